@@ -1,0 +1,94 @@
+"""MIRROR, white box (An et al., NDSS 2022): gradient search in w, clipped to the prior's P-space box.
+
+Every start is a reconstruction of its own, at the step where its own loss was lowest. (The released
+code keeps the step of the lowest loss of the whole batch, and shows one image of eight.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attacks.attack import Access, AttackResult, check_finite, labels_of, to_bounds
+from attacks.candidates import synthesize_all
+from attacks.losses import cross_entropy
+from attacks.pool import BATCH, score_pool
+from attacks.prior import Prior
+from attacks.pspace import PBox, to_p, to_w
+from attacks.spec import MirrorWSpec
+from tasks.classifiers import Classifier
+from tasks.draws import Draws
+from tasks.types import TargetClass
+
+
+class MirrorW:
+    """MIRROR, white box.
+
+    Args:
+        spec: the budget.
+    """
+
+    access: ClassVar[Access] = "white-box"
+
+    def __init__(self, spec: MirrorWSpec) -> None:
+        self.spec = spec
+
+    def run(
+        self, classifier: Classifier, prior: Prior, targets: Sequence[TargetClass], draws: Draws
+    ) -> AttackResult:
+        """Return `starts` reconstructions of each target, the most confident first."""
+        spec = self.spec
+        labels = labels_of(targets, classifier.device)
+        pool = score_pool(classifier, prior, spec.pool, draws.child("pool"))
+        box = PBox.of(pool.latents, spec.clip_sigmas)
+        starts = min(spec.starts, spec.pool)
+        w = pool.best(labels, starts).flatten(0, 1)
+        wanted = labels.repeat_interleave(starts)
+        losses = torch.empty(len(w), device=w.device)
+        for start in range(0, len(w), BATCH):
+            part = slice(start, start + BATCH)
+            w[part], losses[part] = self._optimise(classifier, prior, box, w[part], wanted[part])
+
+        order = losses.view(len(targets), starts).argsort(dim=1, stable=True)
+        latents = torch.gather(
+            w.view(len(targets), starts, -1), 1, order[:, :, None].expand(-1, -1, w.shape[1])
+        )
+        confidence = torch.exp(-losses.view(len(targets), starts).gather(1, order))
+        return AttackResult(synthesize_all(prior, latents), latents, confidence)
+
+    def _optimise(
+        self, classifier: Classifier, prior: Prior, box: PBox, w: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return each candidate's best latent and its loss."""
+        w = to_w(box.clip(to_p(w))).requires_grad_(True)
+        optimizer = torch.optim.Adam([w], lr=self.spec.learning_rate)
+        best = w.detach().clone()
+        lowest = torch.full((len(w),), math.inf, device=w.device)
+        for step in range(self.spec.steps + 1):
+            images = to_bounds(prior.synthesize(w), prior.bounds, classifier.bounds)
+            loss = cross_entropy(classifier.logits(images), labels)
+            check_finite(loss.detach(), labels, self.spec.name, step)
+            better = loss.detach() < lowest
+            lowest = torch.where(better, loss.detach(), lowest)
+            best = torch.where(better[:, None], w.detach(), best)
+            if step == self.spec.steps:
+                break  # the last pass only scores what the last step found
+            for group in optimizer.param_groups:
+                group["lr"] = self.spec.learning_rate * projector_schedule(step, self.spec.steps)
+            optimizer.zero_grad(set_to_none=True)
+            loss.sum().backward()
+            optimizer.step()
+            with torch.no_grad():
+                w.copy_(to_w(box.clip(to_p(w))))
+        return best, lowest
+
+
+def projector_schedule(step: int, steps: int) -> float:
+    """Return the learning rate's factor in (0, 1]: up over 5 %, cosine down over the last 25 %."""
+    t = (step + 1) / (steps + 1)
+    down = min(1.0, (1.0 - t) / 0.25)
+    return (0.5 - 0.5 * math.cos(math.pi * down)) * min(1.0, t / 0.05)

@@ -1,0 +1,69 @@
+"""The pool: latents drawn from the prior and scored once for all targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacks.attack import to_bounds
+from attacks.prior import Prior
+from tasks.classifiers import Classifier
+from tasks.draws import Draws
+
+BATCH = 128
+"""Images at once: on a CPU the speed is flat from 12 to 96, on a GPU this fills small models."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Latents and the attacked classifier's scores of their images.
+
+    Attributes:
+        latents: w, (n, w_size).
+        scores: class probabilities, (n, num_classes).
+    """
+
+    latents: Tensor
+    scores: Tensor
+
+    def best(self, labels: Tensor, count: int) -> Tensor:
+        """Return the latents with the highest scores for each label, (labels, count, w_size)."""
+        top = self.scores[:, labels].topk(count, dim=0).indices  # (count, labels)
+        return self.latents[top.T]
+
+
+@torch.no_grad()
+def score_pool(
+    classifier: Classifier,
+    prior: Prior,
+    size: int,
+    draws: Draws,
+    *,
+    truncation: float = 1.0,
+    mirror: bool = False,
+) -> Pool:
+    """Draw `size` latents and score their images for all classes at once.
+
+    Args:
+        classifier: the model under attack; only its scores are used.
+        prior: the generator.
+        size: latents to draw; latent i is the same for every size above i.
+        draws: of the pool.
+        truncation: towards the mean latent.
+        mirror: average the scores over the image and its mirror image, as PPA does.
+    """
+    latents, scores = [], []
+    for start in range(0, size, BATCH):
+        ids = np.arange(start, min(start + BATCH, size))
+        z = torch.from_numpy(draws.normal(ids, prior.z_size)).float()
+        w = prior.map(z.to(classifier.device), truncation)
+        images = to_bounds(prior.synthesize(w), prior.bounds, classifier.bounds)
+        found = classifier.scores(images)
+        if mirror:
+            found = (found + classifier.scores(images.flip(3))) / 2
+        latents.append(w)
+        scores.append(found)
+    return Pool(torch.cat(latents), torch.cat(scores))

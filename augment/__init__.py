@@ -1,0 +1,1 @@
+"""DCD: which surrogate, which recipe for which row, and the recipe applied to pixels."""

@@ -1,0 +1,1 @@
+"""Where a run happens: cluster files, and bringing a cluster up and down."""

@@ -1,0 +1,1 @@
+"""Configuration, stages, sweep, tracking, store, frontier, report and the CLI: it knows all rooms."""

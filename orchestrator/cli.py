@@ -1,0 +1,343 @@
+"""The command line: load the experiment, call one function, print what it returns.
+
+Nothing but typer is imported before a command runs, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+
+import typer
+
+from orchestrator.failure import Command
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.spec import ExperimentSpec
+
+app = typer.Typer(
+    name="dcdctl",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+prior_app = typer.Typer(no_args_is_help=True)
+app.add_typer(
+    prior_app, name="prior", help="Make the attacker's generator.", rich_help_panel="One step"
+)
+
+Config = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="CONFIG", help="Experiment file or run folder; none is the built-in experiment."
+    ),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+]
+Storage = Annotated[
+    str | None, typer.Option(metavar="URI", help="Where results are kept: overrides `storage`.")
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Overrides `seed`.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, progress on stderr.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where the result is written.")]
+
+
+class Outcome(Protocol):
+    """What a step returns: a model that can draw itself."""
+
+    def model_dump_json(self, *, indent: int) -> str: ...  # noqa: D102
+
+    def render(self, console: Console) -> None: ...  # noqa: D102
+
+
+def main() -> None:
+    """Run `dcdctl`."""
+    app(prog_name="dcdctl")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"dcdctl {version('dcdctl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Protect identities against model inversion by changing the data, and measure it.
+
+    `dcdctl sweep` runs the built-in experiment and writes a report.
+    """
+
+
+@app.command(cls=Command, rich_help_panel="The main job")
+def sweep(
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: Storage = None,
+    seed: Seed = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Run all of it tiny, as a test.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped sweep.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard an earlier sweep.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search for the setting that protects best, and write the report.
+
+    Example:
+        dcdctl sweep
+        dcdctl sweep experiment.yaml --set sweep.trials=12
+        dcdctl sweep --resume
+    """
+    if resume and fresh:
+        raise typer.BadParameter("--resume keeps the earlier trials and --fresh discards them")
+    from orchestrator.sweep import run_sweep
+
+    spec = _load(config, assignments, storage, seed)
+    if smoke:
+        from orchestrator.smoke import smoke as tiny
+
+        spec = tiny(spec)
+    mode: Literal["new", "resume", "fresh"] = "resume" if resume else "fresh" if fresh else "new"
+    console = _console(as_json)
+    outcome = run_sweep(spec, mode=mode, console=console)
+    if as_json:
+        typer.echo(outcome.model_dump_json(indent=2))
+    else:
+        console.print(f"\nReport: {outcome.report}\nNext:", highlight=False, soft_wrap=True)
+        for command in outcome.next_commands:
+            console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command(cls=Command, rich_help_panel="The main job")
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, as sweep names it.")],
+) -> None:
+    """Write the report of a run again, from its records.
+
+    Example:
+        dcdctl report .dcdctl/runs/3c4a659d6c0e
+    """
+    from orchestrator.report import write_report
+
+    typer.echo(write_report(run))
+
+
+@app.command(cls=Command, rich_help_panel="One step")
+def plan(
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: Storage = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Count what DCD would change, by role, and what it costs; nothing is trained.
+
+    Example:
+        dcdctl plan
+        dcdctl plan experiment.yaml --set dcd.mislabel_fraction=0.4 --json
+    """
+    from orchestrator.stages import plan_summary
+
+    _show(plan_summary(_load(config, assignments, storage, seed)), as_json)
+
+
+@app.command(cls=Command, rich_help_panel="One step")
+def augment(
+    out: Out,
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: Storage = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Write the protected training images as files.
+
+    Example:
+        dcdctl augment experiment.yaml --out protected
+    """
+    from orchestrator.stages import augment as run
+
+    spec = _load(config, assignments, storage, seed)
+    _show(run(spec, out, _console(as_json)), as_json)
+
+
+@app.command(cls=Command, rich_help_panel="One step")
+def train(
+    out: Out,
+    config: Config = None,
+    defense: Annotated[
+        Literal["none", "dcd"], typer.Option(help="none trains the control.")
+    ] = "dcd",
+    assignments: Assignments = None,
+    storage: Storage = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Train the target classifier on the protected images, or on the plain ones.
+
+    Example:
+        dcdctl train experiment.yaml --defense none --out control
+    """
+    from orchestrator.stages import train as run
+
+    spec = _load(config, assignments, storage, seed)
+    _show(run(spec, defense, out, _console(as_json)), as_json)
+
+
+@app.command(cls=Command, rich_help_panel="One step")
+def attack(
+    checkpoint: Annotated[
+        Path, typer.Option("--checkpoint", "-c", help="What `dcdctl train` wrote.")
+    ],
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: Storage = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Attack a trained classifier and judge the reconstructions.
+
+    Example:
+        dcdctl attack experiment.yaml --checkpoint control
+    """
+    from orchestrator.stages import attack as run
+
+    spec = _load(config, assignments, storage, seed)
+    _show(run(spec, checkpoint, _console(as_json)), as_json)
+
+
+@prior_app.command("train", cls=Command)
+def prior_train(
+    out: Out,
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: Storage = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Train the attacker's generator on the public images, and keep it in a file.
+
+    Example:
+        dcdctl prior train experiment.yaml --out prior.safetensors
+    """
+    from orchestrator.stages import train_prior
+
+    spec = _load(config, assignments, storage, seed)
+    _show(train_prior(spec, out, _console(as_json)), as_json)
+
+
+@app.command(cls=Command, rich_help_panel="Set up")
+def init(
+    path: Annotated[Path, typer.Argument(metavar="PATH")] = Path("experiment.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write a commented experiment file to start from.
+
+    Example:
+        dcdctl init experiment.yaml
+    """
+    from orchestrator.config_template import write_template
+
+    write_template(path, force=force)
+    typer.echo(f"{path} is written; read it, change it, then: dcdctl sweep {path}")
+
+
+@app.command(cls=Command, rich_help_panel="Set up")
+def validate(
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: Storage = None,
+    seed: Seed = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all settings as JSON.")] = False,
+) -> None:
+    """Check an experiment and say what it means.
+
+    Example:
+        dcdctl validate experiment.yaml
+        dcdctl validate experiment.yaml --set seed=1 --json
+    """
+    from orchestrator.config import outline
+
+    spec = _load(config, assignments, storage, seed)
+    lines = outline(spec)
+    if as_json:
+        typer.echo(spec.model_dump_json(indent=2))
+    else:
+        typer.echo("\n".join(f"{heading:<11} {phrase}" for heading, phrase in lines.items()))
+
+
+@app.command(cls=Command, rich_help_panel="Set up")
+def schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="A table to read instead of the JSON Schema.")
+    ] = False,
+) -> None:
+    """Print what an experiment file may hold, as a JSON Schema for editors.
+
+    Example:
+        dcdctl schema > experiment.schema.json
+    """
+    import json
+
+    from orchestrator.config_template import settings_table
+    from orchestrator.settings import json_schema
+
+    typer.echo(settings_table() if markdown else json.dumps(json_schema(), indent=2))
+
+
+@app.command(cls=Command, rich_help_panel="Set up")
+def doctor(
+    storage: Storage = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not start Ray.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check that this machine can run an experiment; exit code 1 where it cannot.
+
+    Example:
+        dcdctl doctor
+        dcdctl doctor --quick --json
+    """
+    from orchestrator.doctor import examine
+
+    with _console(as_json).status("looking at this machine"):
+        diagnosis = examine(_load(None, None, storage, None), quick=quick)
+    _show(diagnosis, as_json)
+    if not diagnosis.healthy:
+        raise typer.Exit(1)
+
+
+def _load(
+    config: Path | None, assignments: list[str] | None, storage: str | None, seed: int | None
+) -> ExperimentSpec:
+    from json import dumps
+
+    from orchestrator.config import load_spec
+
+    changes = list(assignments or ())
+    changes += [f"storage={dumps(storage)}"] if storage is not None else []
+    changes += [f"seed={seed}"] if seed is not None else []
+    return load_spec(config, changes)
+
+
+def _console(as_json: bool) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=as_json)
+
+
+def _show(outcome: Outcome, as_json: bool) -> None:
+    if as_json:
+        typer.echo(outcome.model_dump_json(indent=2))
+    else:
+        outcome.render(_console(as_json))

@@ -1,0 +1,340 @@
+"""What the single commands do: plan, augment, train, attack, prior train. The CLI only prints."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.progress import Display
+from orchestrator.ray_session import ray_session
+from orchestrator.records import Accuracy, AttackRecord
+from orchestrator.search import planned_trials
+from orchestrator.spec import ExperimentSpec
+from orchestrator.stages import (
+    evaluation_key,
+    prepare_prior,
+    prepare_world,
+    select,
+    train_evaluator,
+)
+from orchestrator.store import Store
+from tasks.errors import DataError
+from tasks.spec import Spec
+
+
+class PlanReport(Spec):
+    """What would be trained on and attacked, counted without reading a pixel."""
+
+    targets: dict[str, str] = Field(description="Pseudonym of each target: of its surrogate.")
+    counts: dict[str, int]
+    rows_before: int
+    rows_after: int
+    inflation: float
+    fingerprint: str
+    trials: int
+    training_rows: int = Field(description="Row passes over all trials: rows x epochs.")
+    generator_images: int = Field(description="Images that attacks synthesise over all trials.")
+    core_minutes: tuple[float, float] = Field(
+        description="Estimate, low and high, from the speeds in docs/benchmarks.md."
+    )
+
+    def render(self, console: Console) -> None:
+        """Print it for people."""
+        table = Table(box=None, pad_edge=False)
+        table.add_column("role")
+        table.add_column("rows", justify="right")
+        for role, count in self.counts.items():
+            table.add_row(role, f"{count:,}")
+        console.print(table)
+        low, high = self.core_minutes
+        console.print(
+            f"{len(self.targets)} protected; training rows {self.rows_before:,} -> "
+            f"{self.rows_after:,}, {self.inflation:.2f} times the targets' own\n"
+            f"a sweep of {self.trials} DCD trials and the control trains on "
+            f"{self.training_rows:,} rows and synthesises {self.generator_images:,} images: "
+            f"about {low:.0f} to {high:.0f} core-minutes\n"
+            f"plan {self.fingerprint}; nothing was run",
+            highlight=False,
+        )
+
+
+TRAIN_ROWS_PER_S = (500, 1500)
+"""Small residual net of width 16 at 32 pixels on one core, without and with bfloat16."""
+
+ATTACK_IMAGES_PER_S = (500, 2000)
+"""Prior and classifier on one core: with a gradient, and scores only."""
+
+
+def plan_summary(spec: ExperimentSpec) -> PlanReport:
+    """Count what the experiment's own recipe makes, and what a sweep would cost."""
+    from augment.plan import count_roles, inflation, make_plan
+    from orchestrator.trial import plan_digest
+
+    store = Store(spec.storage)
+    selection = select(spec)
+    rows = selection.split("train", "test", "surrogate")
+    plan = make_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
+    before = selection.split("train").num_rows
+    trials = planned_trials(spec.sweep, spec.dcd)
+    training = spec.training.epochs * (trials * plan.num_rows + before)
+    images = (trials + 1) * _attack_images(spec, len(selection.targets))
+    scale = (spec.data.image_size / 32) ** 2
+    low, high = (
+        scale * (training / TRAIN_ROWS_PER_S[i] + images / ATTACK_IMAGES_PER_S[i]) / 60
+        for i in (1, 0)
+    )
+    public_key = str(spec.seed) if spec.data.kind == "builtin" else None
+    return PlanReport(
+        targets={
+            store.pseudonym(t.identity, public_key=public_key): store.pseudonym(
+                t.surrogate, public_key=public_key
+            )
+            for t in selection.targets
+        },
+        counts=count_roles(plan),
+        rows_before=before,
+        rows_after=plan.num_rows,
+        inflation=round(inflation(plan, rows, selection.targets), 4),
+        fingerprint=plan_digest(plan),
+        trials=trials,
+        training_rows=training,
+        generator_images=images,
+        core_minutes=(round(low, 1), round(high, 1)),
+    )
+
+
+def _attack_images(spec: ExperimentSpec, targets: int) -> int:
+    """Return how many images all attacks synthesise against one model."""
+    total = 0
+    for attack in spec.attacks:
+        total += attack.pool
+        if attack.name == "ppa":
+            total += targets * attack.candidates * (attack.steps + attack.selection_rounds)
+        elif attack.name == "mirror-w":
+            total += targets * attack.starts * (attack.steps + 1)
+        else:
+            born = attack.population + attack.generations * (attack.population - 1)
+            total += targets * attack.restarts * born
+    return total
+
+
+class AugmentOutcome(Spec):
+    """Where the protected data set was written."""
+
+    out: str
+    rows: int
+    shards: int
+    counts: dict[str, int]
+    inflation: float
+
+    def render(self, console: Console) -> None:
+        """Print it for people."""
+        console.print(
+            f"{self.rows:,} images ({self.inflation:.2f} times the targets' own) in "
+            f"{self.shards} files under {self.out}/public\n"
+            f"{self.out}/private says which rows are decoys: keep it to yourself",
+            highlight=False,
+        )
+
+
+def augment(
+    spec: ExperimentSpec,
+    out: Path,
+    console: Console,
+    format_: Literal["parquet", "imagefolder"] = "parquet",
+) -> AugmentOutcome:
+    """Write the protected training set of the experiment's own recipe."""
+    from augment.plan import count_roles, inflation, make_plan
+    from orchestrator.materialise import materialise
+
+    display = Display(console)
+    store = Store(spec.storage)
+    with store.locked(), ray_session(spec.compute), display.live():
+        selection = select(spec)
+        world = prepare_world(spec, store, selection, display.stage)
+        plan = make_plan(world.rows, world.targets, world.num_classes, spec.dcd, spec.seed)
+        shards = materialise(
+            plan,
+            world.images,
+            out,
+            spec.seed,
+            format_=format_,
+            on_progress=lambda done, total: display.stage("images written", done, total),
+        )
+    return AugmentOutcome(
+        out=str(out),
+        rows=plan.num_rows,
+        shards=shards,
+        counts=count_roles(plan),
+        inflation=round(inflation(plan, world.rows, world.targets), 4),
+    )
+
+
+class TrainOutcome(Spec):
+    """A trained classifier."""
+
+    checkpoint: str
+    defense: Literal["none", "dcd"]
+    clean_accuracy: Accuracy
+    rows: int
+    seconds: float
+
+    def render(self, console: Console) -> None:
+        """Print it for people."""
+        a = self.clean_accuracy
+        console.print(
+            f"{self.checkpoint}: defence {self.defense}, {self.rows:,} rows, {self.seconds:.0f} s\n"
+            f"clean accuracy {a.overall}, targets {a.targets}, bystanders {a.bystanders}",
+            highlight=False,
+        )
+
+
+def train(
+    spec: ExperimentSpec, defense: Literal["none", "dcd"], out: Path, console: Console
+) -> TrainOutcome:
+    """Train the target classifier, undefended or with the experiment's own recipe."""
+    import time
+
+    from augment.plan import make_plan
+    from orchestrator.distributed import fit_distributed
+    from orchestrator.trial import accuracy_of, fit_here
+
+    display = Display(console)
+    store = Store(spec.storage)
+    with store.locked(), ray_session(spec.compute), display.live():
+        selection = select(spec)
+        world = prepare_world(spec, store, selection, display.stage)
+        targets = world.targets if defense == "dcd" else ()
+        plan = make_plan(world.rows, targets, world.num_classes, spec.dcd, spec.seed)
+        started = time.monotonic()
+        fit = (
+            functools.partial(fit_distributed, storage=str(out / "ray-train"))
+            if spec.training.workers > 1
+            else fit_here
+        )
+        checkpoint = fit(world.images, plan, world.num_classes, spec.training, spec.seed)
+        seconds = time.monotonic() - started
+        checkpoint.save(out)
+    return TrainOutcome(
+        checkpoint=str(out),
+        defense=defense,
+        clean_accuracy=accuracy_of(checkpoint.classifier(), world),
+        rows=plan.num_rows,
+        seconds=round(seconds, 1),
+    )
+
+
+class AttackOutcome(Spec):
+    """What the attacks reached against one classifier."""
+
+    checkpoint: str
+    clean_accuracy: Accuracy
+    attacks: tuple[AttackRecord, ...]
+
+    def render(self, console: Console) -> None:
+        """Print it for people."""
+        table = Table(box=None, pad_edge=False)
+        for heading in ("attack", "access", "accuracy@1", "accuracy@5", "surrogate", "queries"):
+            table.add_column(heading)
+        for a in self.attacks:
+            table.add_row(
+                a.name,
+                a.access,
+                str(a.accuracy_at_1),
+                f"{a.accuracy_at_5.value:.3f}",
+                f"{a.surrogate_rate.value:.3f}",
+                f"{a.queries:,}",
+            )
+        console.print(table)
+
+
+def attack(spec: ExperimentSpec, checkpoint: Path, console: Console) -> AttackOutcome:
+    """Attack a trained classifier with the experiment's attacks and judge the reconstructions.
+
+    Raises:
+        DataError: the classifier does not fit the experiment's data.
+    """
+    from orchestrator.trial import accuracy_of, attack_all, judge_all
+    from tasks.checkpoint import load_checkpoint
+
+    display = Display(console)
+    store = Store(spec.storage)
+    trained = load_checkpoint(checkpoint)
+    with store.locked(), ray_session(spec.compute), display.live():
+        selection = select(spec)
+        wanted = (selection.num_classes, spec.data.image_size)
+        found = (trained.meta.num_classes, trained.meta.image_size)
+        if wanted != found:
+            raise DataError(
+                f"the classifier {checkpoint} has {found[0]} classes of {found[1]} pixels, the "
+                f"experiment's data {wanted[0]} of {wanted[1]}; use the settings it was trained with"
+            )
+        world = prepare_world(spec, store, selection, display.stage)
+        prior, _ = prepare_prior(spec, store, selection, display.stage)
+        folder = store.artifact("evaluator", evaluation_key(spec, world))
+        judged_by = train_evaluator(spec, world, folder).classifier()
+        classifier = trained.classifier()
+        results = {}
+        for done, one in enumerate(spec.attacks):
+            display.stage("attacks", done, len(spec.attacks), one.name)
+            results |= attack_all(classifier, prior, world, (one,))
+        display.stage("attacks", len(spec.attacks), len(spec.attacks))
+        records, _ = judge_all(results, judged_by, world, spec.attacks)
+    return AttackOutcome(
+        checkpoint=str(checkpoint),
+        clean_accuracy=accuracy_of(classifier, world),
+        attacks=records,
+    )
+
+
+class PriorOutcome(Spec):
+    """A trained generator."""
+
+    path: str
+    public_images: int
+    seconds: float
+
+    def render(self, console: Console) -> None:
+        """Print it for people."""
+        console.print(
+            f"{self.path}: trained on {self.public_images:,} public images in {self.seconds:.0f} s; "
+            f"use it with --set prior.source={self.path}",
+            highlight=False,
+        )
+
+
+def train_prior(spec: ExperimentSpec, out: Path, console: Console) -> PriorOutcome:
+    """Train the attacker's generator on the public data and write it to a file."""
+    import time
+
+    from attacks.prior import save_prior
+    from attacks.prior_training import train_prior as fit_prior
+    from orchestrator.stages import images_of
+
+    display = Display(console)
+    store = Store(spec.storage)
+    with store.locked(), display.live():
+        with ray_session(spec.compute):
+            selection = select(spec)
+            rows, images, _ = images_of(
+                spec, store, selection.split("public"), "public", display.stage
+            )
+        started = time.monotonic()
+        prior = fit_prior(
+            images,
+            spec.prior,
+            spec.seed,
+            on_step=lambda step, steps, loss: display.stage(
+                "prior", step, steps, f"{step} of {steps}, loss {loss:.4f}"
+            ),
+        )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_prior(prior, out, {"images": str(rows.num_rows), "data": spec.data.kind})
+    return PriorOutcome(
+        path=str(out), public_images=rows.num_rows, seconds=round(time.monotonic() - started, 1)
+    )

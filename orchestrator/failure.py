@@ -1,0 +1,83 @@
+"""How a command ends when it does not succeed: one line on stderr and a documented exit code."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import sys
+import traceback
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from tasks.errors import DcdctlError, DiskFullError
+
+INTERRUPTED = 130
+
+
+class Command(TyperCommand):
+    """A command whose errors become one line; `--debug`, anywhere on it, adds the traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take `--debug` out of the arguments, and keep the rest for the line after Ctrl-C."""
+        if "--debug" in args:
+            ctx.find_root().params["debug"] = True
+        ctx.meta["words"] = [arg for arg in args if arg != "--debug"]
+        return super().parse_args(ctx, list(ctx.meta["words"]))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            typer.echo(f"\n{interrupted(ctx.command_path, ctx.meta['words'])}", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            sentence, code = describe(error)
+            if ctx.find_root().params.get("debug"):
+                traceback.print_exception(error, file=sys.stderr)
+            elif code == DcdctlError.exit_code:
+                sentence += "; run again with --debug for the traceback"
+            typer.echo(f"{typer.style('error:', fg='red', bold=True)} {sentence}", err=True)
+            raise typer.Exit(code) from error
+
+
+def describe(error: BaseException) -> tuple[str, int]:
+    """Return the sentence for a person, and the exit code."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, DcdctlError):
+            return str(cause), cause.exit_code
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            place = f" for {cause.filename}" if cause.filename else ""
+            return f"no space is left{place}; free some and run again", DiskFullError.exit_code
+    first = (str(error).strip() or "no message").splitlines()[0]
+    name = type(error).__name__
+    return f"unexpected {name}: {first}", DcdctlError.exit_code
+
+
+def interrupted(command: str, words: list[str]) -> str:
+    """Return the line after Ctrl-C: how to go on."""
+    if not command.endswith(" sweep"):
+        return "interrupted; the same command starts again from the stages that are finished"
+    rest = [word for word in words if word not in ("--fresh", "--resume")]
+    line = shlex.join([*command.split(), *rest, "--resume"])
+    return f"interrupted; what is finished is saved, go on with: {line}"
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an error and what caused it; what Ray wrapped comes before the wrapper."""
+    found: list[BaseException] = []
+    queue: list[Any] = [error]
+    while queue:
+        one = queue.pop(0)
+        if isinstance(one, BaseException) and one not in found:
+            wrapped = getattr(one, "cause", None)
+            found += [wrapped] if isinstance(wrapped, BaseException) else []
+            found.append(one)
+            queue += [one.__cause__, None if one.__suppress_context__ else one.__context__]
+    return found

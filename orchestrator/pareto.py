@@ -1,0 +1,199 @@
+"""Which trials are worth having: the frontier, its knee, and the one to recommend.
+
+Two objectives: clean accuracy up, attack accuracy down. The attack accuracy of a trial is that of
+its worst attack, since an adversary would choose that one. A trial that failed has no point here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from orchestrator.records import TrialRecord
+from orchestrator.spec import GoalSpec
+
+_SLACK = 1e-9  # 1.0 - 0.97 is not 0.03 in binary; a goal that is met exactly is met
+
+
+class Point(NamedTuple):
+    """A trial on the plane of the two objectives; both in [0, 1], NaN where there is no result."""
+
+    clean_accuracy: float
+    attack_accuracy: float
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The trial to use, or why there is none.
+
+    Attributes:
+        trial_id: the recommended trial; None when no trial meets the goals.
+        reason: one or two plain sentences, rates in percent.
+        nearest: the trial that misses the goals by least, when none meets them.
+    """
+
+    trial_id: str | None
+    reason: str
+    nearest: str | None = None
+
+
+def point_of(record: TrialRecord) -> Point:
+    """Return where a trial lies: overall clean accuracy and its worst attack's accuracy@1."""
+    worst = record.worst_attack
+    if record.status != "ok" or record.clean_accuracy is None or worst is None or worst.n == 0:
+        return Point(math.nan, math.nan)
+    return Point(record.clean_accuracy.overall.value, worst.value)
+
+
+def pareto_front(points: Sequence[Point]) -> list[int]:
+    """Return the indices, ascending, of the points that no other point dominates.
+
+    A point dominates another when it is at least as good in both objectives and better in one, so
+    equal points stay in together. A point with a NaN neither enters nor dominates.
+    """
+    front: list[int] = []
+    best = Point(math.nan, math.inf)
+    for index in _by_accuracy_then_attack(points):
+        point = points[index]
+        if point.attack_accuracy < best.attack_accuracy:
+            best = point
+        if point == best:
+            front.append(index)
+    return sorted(front)
+
+
+def hypervolume_2d(points: Sequence[Point], reference: Point) -> float:
+    """Return the area between the front and `reference`, which is worse than every useful point.
+
+    The indicator of Zitzler and Thiele (1999): larger is better, and a dominated point adds
+    nothing. A point that is not better than the reference in both objectives adds nothing either.
+    """
+    area = 0.0
+    ceiling = reference.attack_accuracy
+    for index in _by_accuracy_then_attack(points):
+        gain = points[index].clean_accuracy - reference.clean_accuracy
+        drop = ceiling - points[index].attack_accuracy
+        if gain > 0 and drop > 0:
+            area += gain * drop
+            ceiling = points[index].attack_accuracy
+    return area
+
+
+def knee(points: Sequence[Point]) -> int | None:
+    """Return the index of the point where the front bends most, or None where it does not bend.
+
+    The front's point farthest from the straight line between the front's two ends, on the good
+    side, with both objectives scaled to the front's extent (Das, Structural Optimization 18, 1999).
+    A front of one or two distinct points is a point or a line, and one that bulges to the bad side
+    has no best compromise: all three give None. Equally far points: the lower attack accuracy.
+    """
+    front = sorted(pareto_front(points), key=lambda i: points[i].clean_accuracy)
+    if not front:
+        return None
+    low, high = points[front[0]], points[front[-1]]
+    width = high.clean_accuracy - low.clean_accuracy
+    height = high.attack_accuracy - low.attack_accuracy
+    if width == 0:
+        return None
+    best, best_gain = None, _SLACK
+    for index in front:
+        across = (points[index].clean_accuracy - low.clean_accuracy) / width
+        up = (points[index].attack_accuracy - low.attack_accuracy) / height
+        if across - up > best_gain + _SLACK:
+            best, best_gain = index, across - up
+    return best
+
+
+def feasible(
+    records: Sequence[TrialRecord], control: TrialRecord, goal: GoalSpec
+) -> list[TrialRecord]:
+    """Return the DCD trials that meet both goals, by their point estimates."""
+    return [r for r in _candidates(records) if max(_excess(r, control, goal)) <= _SLACK]
+
+
+def recommend(records: Sequence[TrialRecord], goal: GoalSpec) -> Recommendation:
+    """Choose one trial: within the accuracy that the goal lets us spend, buy the most privacy.
+
+    The rule: among the trials that meet both goals, the one whose attacks have the lowest upper
+    95 % bound of accuracy@1 (the highest over its attacks); then the highest clean accuracy, the
+    lowest inflation, the earliest. This is the epsilon-constraint method: accuracy is the
+    constraint, privacy the objective. The bound, not the estimate, so that few tries earn no trust.
+    """
+    control = find_control(records)
+    candidates = _candidates(records)
+    if control is None or math.isnan(point_of(control).clean_accuracy):
+        return Recommendation(
+            None, "The control has no result, so nothing tells what a setting costs or gains."
+        )
+    if not candidates:
+        return Recommendation(None, "No trial with a defence has finished.")
+    chosen = min(feasible(candidates, control, goal), key=_preference, default=None)
+    if chosen is None:
+        nearest = min(candidates, key=lambda r: (max(_excess(r, control, goal)), _preference(r)))
+        return Recommendation(None, _shortfall(nearest, control, goal), nearest.trial_id)
+    others = len(feasible(candidates, control, goal)) - 1
+    among = "the only trial that meets" if others == 0 else f"of {others + 1} trials that meet"
+    lead = f"Trial {chosen.index} is {among} both goals"
+    choice = "" if others == 0 else ", the one with the lowest upper bound on its worst attack"
+    return Recommendation(
+        chosen.trial_id,
+        f"{lead}{choice}: at most {100 * _upper_bound(chosen):.1f} % with 95 % confidence "
+        f"(goal: {100 * goal.max_attack_accuracy:g} %), for {_drop_in_words(chosen, control)} of "
+        f"clean accuracy (goal: at most {100 * goal.max_accuracy_drop:g} points).",
+    )
+
+
+def find_control(records: Sequence[TrialRecord]) -> TrialRecord | None:
+    """Return the trial without a defence, if it is there."""
+    return next((r for r in records if r.defense == "none"), None)
+
+
+def _candidates(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    return [r for r in records if r.defense != "none" and not math.isnan(point_of(r)[0])]
+
+
+def _by_accuracy_then_attack(points: Sequence[Point]) -> list[int]:
+    finite = [i for i, point in enumerate(points) if not any(map(math.isnan, point))]
+    return sorted(finite, key=lambda i: (-points[i].clean_accuracy, points[i].attack_accuracy))
+
+
+def _excess(record: TrialRecord, control: TrialRecord, goal: GoalSpec) -> tuple[float, float]:
+    """By how much attack accuracy, and the fall of clean accuracy, are above their goals."""
+    here, there = point_of(record), point_of(control)
+    drop = there.clean_accuracy - here.clean_accuracy
+    return here.attack_accuracy - goal.max_attack_accuracy, drop - goal.max_accuracy_drop
+
+
+def _upper_bound(record: TrialRecord) -> float:
+    return max(attack.accuracy_at_1.high for attack in record.attacks)
+
+
+def _preference(record: TrialRecord) -> tuple[float, float, float, int]:
+    inflation = record.plan.inflation if record.plan else 1.0
+    return _upper_bound(record), -point_of(record).clean_accuracy, inflation, record.index
+
+
+def _drop_in_words(record: TrialRecord, control: TrialRecord) -> str:
+    drop = 100 * (point_of(control).clean_accuracy - point_of(record).clean_accuracy)
+    return f"{drop:.1f} points" if drop > 0 else "no loss"
+
+
+def _shortfall(record: TrialRecord, control: TrialRecord, goal: GoalSpec) -> str:
+    attack, drop = _excess(record, control, goal)
+    misses = []
+    if attack > _SLACK:
+        misses.append(
+            f"its worst attack reaches {100 * point_of(record).attack_accuracy:.1f} %, "
+            f"{100 * attack:.1f} points above the goal of {100 * goal.max_attack_accuracy:g} %"
+        )
+    if drop > _SLACK:
+        misses.append(
+            f"it costs {_drop_in_words(record, control)} of clean accuracy, "
+            f"{100 * drop:.1f} more than the goal of {100 * goal.max_accuracy_drop:g} points"
+        )
+    return (
+        f"No trial meets both goals. Trial {record.index} comes nearest: {' and '.join(misses)}. "
+        f"Search more trials, or other ranges of the levers."
+    )

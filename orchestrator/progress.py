@@ -1,0 +1,124 @@
+"""What a person sees while a command runs: a line a finished thing, one bar for what is under way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from orchestrator.records import TrialRecord
+
+
+class Display:
+    """Progress on a console; quiet lines where there is no terminal.
+
+    Args:
+        console: where to print; `Console(quiet=True)` prints nothing.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._started: dict[str, float] = {}
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Show the bars inside."""
+        with self._progress:
+            yield
+
+    def line(self, text: str) -> None:
+        """Print a line that stays."""
+        self._progress.console.print(text, highlight=False)
+
+    def stage(self, name: str, done: int, total: int, note: str = "") -> None:
+        """Move a stage's bar; at its end the bar becomes a line with the seconds it took."""
+        now = time.monotonic()
+        started = self._started.setdefault(name, now)
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total, note=note)
+        text = note or f"{done:,} of {total:,}"
+        self._progress.update(self._tasks[name], completed=done, total=total, note=text)
+        if done >= total:
+            self._progress.remove_task(self._tasks.pop(name))
+            del self._started[name]
+            self.line(f"  {name:<28} {total:>7,}   {now - started:6.1f} s")
+
+
+class TrialProgress:
+    """The bar of the trials, with what is left and what was spent.
+
+    Args:
+        display: where it is shown.
+        total: trials of the sweep, the control included.
+        done: records that are there already.
+        slots: trials at once.
+    """
+
+    def __init__(self, display: Display, total: int, done: int, slots: int) -> None:
+        self.display = display
+        self.total = total
+        self.done = done
+        self.slots = max(1, slots)
+        self.spent_s = 0.0
+        self._seconds: list[float] = []
+
+    def start(self) -> None:
+        """Show the bar."""
+        self.display.stage("trials", self.done, self.total, self._note())
+
+    def finish(self, record: TrialRecord) -> None:
+        """Count a finished trial and print its line."""
+        seconds = sum(record.cost_s.values())
+        self._seconds.append(seconds)
+        self.spent_s += seconds
+        self.done += 1
+        self.display.line(describe(record))
+        if self.done < self.total:
+            self.display.stage("trials", self.done, self.total, self._note())
+
+    def _note(self) -> str:
+        if not self._seconds:
+            return f"{self.done} of {self.total}"
+        left = (self.total - self.done) / self.slots * sum(self._seconds) / len(self._seconds)
+        return (
+            f"{self.done} of {self.total}, about {_minutes(left)} left, "
+            f"{_minutes(self.spent_s)} of core time spent"
+        )
+
+
+def describe(record: TrialRecord) -> str:
+    """Return one line on a trial: its setting, its clean accuracy, each attack's accuracy@1."""
+    name = "control" if record.defense == "none" else f"trial {record.index:>3}"
+    seconds = sum(record.cost_s.values())
+    if record.status == "failed" or record.clean_accuracy is None:
+        return f"  [red]{name:<9} failed[/red]  {record.error}"
+    levers = ""
+    if record.defense == "dcd":
+        chosen = record.settings
+        levers = (
+            f"mislabel {chosen['mislabel_fraction']:.2f}/"
+            f"{chosen['curvature_mislabel_fraction']:.2f}  "
+            f"sigma {chosen['target_sigma']:.3f}/{chosen['surrogate_sigma']:.4f}"
+        )
+    attacks = "  ".join(f"{a.name} {a.accuracy_at_1.value:.3f}" for a in record.attacks)
+    return (
+        f"  {name:<9} {levers:<42} accuracy {record.clean_accuracy.overall.value:.3f} "
+        f"(targets {record.clean_accuracy.targets.value:.3f})  attacks@1 {attacks}  {seconds:.0f} s"
+    )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

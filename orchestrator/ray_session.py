@@ -1,0 +1,81 @@
+"""Ray on this machine for the length of one command: quiet, on loopback, without telemetry."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.spec import ComputeSpec
+from tasks.errors import ClusterError
+
+WORKER_ENV = {
+    # One thread a process: two threads each on two cores collapse the throughput.
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+DRIVER_ENV = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "600",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+
+
+@contextmanager
+def ray_session(compute: ComputeSpec) -> Iterator[None]:
+    """Start an embedded Ray and stop it afterwards; a Ray that runs already is used as it is.
+
+    Raises:
+        ClusterError: Ray does not start.
+    """
+    for name, value in DRIVER_ENV.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    # Socket paths are limited to about 100 characters: keep the folder's name short.
+    scratch = tempfile.mkdtemp(prefix="dcd-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    try:
+        try:
+            ray.init(
+                address="local",
+                num_cpus=compute.cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                _temp_dir=scratch,
+                runtime_env={"env_vars": WORKER_ENV},
+            )
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ClusterError(
+                f"Ray did not start ({reason}); run `dcdctl doctor` to see what is missing"
+            ) from error
+        _keep_token_private()
+        from ray.data import DataContext
+
+        DataContext.get_current().enable_progress_bars = False
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _keep_token_private() -> None:
+    """Ray writes its token readable for everybody."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file():
+        token.chmod(0o600)

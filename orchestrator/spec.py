@@ -1,0 +1,143 @@
+"""The experiment: one closed, frozen tree of settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from attacks.spec import AttackSpec, MirrorBSpec, MirrorWSpec, PpaSpec, PriorSpec
+from augment.spec import DcdSpec, ProtectSpec
+from tasks.datasets.spec import BuiltinData, DataSpec
+from tasks.spec import Spec, fingerprint
+from tasks.training_spec import EvaluationSpec, TrainingSpec
+
+
+class Between(Spec):
+    """A range to search."""
+
+    low: float = Field(ge=0, le=1, description="Least value to try.")
+    high: float = Field(ge=0, le=1, description="Greatest value to try.")
+    log: bool = Field(False, description="Search on a logarithmic scale; low must be above 0.")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low={self.low:g} is not below high={self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError("a logarithmic range needs low above 0")
+        return self
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Choices = Annotated[tuple[Fraction, ...], Field(min_length=1)]
+
+
+class SpaceSpec(Spec):
+    """What is searched: a range {low, high} or a list of values for each lever of `dcd`."""
+
+    mislabel_fraction: Between | Choices = Field(
+        Between(low=0.1, high=0.5), description="Loss control."
+    )
+    curvature_mislabel_fraction: Between | Choices = Field(
+        Between(low=0.3, high=1.0), description="Curvature control, on the target's side."
+    )
+    target_sigma: Between | Choices = Field(
+        Between(low=0.01, high=0.1, log=True), description="Curvature control: the target's noise."
+    )
+    surrogate_sigma: Between | Choices = Field(
+        Between(low=0.001, high=0.02, log=True), description="The same on the surrogate's side."
+    )
+
+
+class GoalSpec(Spec):
+    """Which trials count as good enough."""
+
+    max_accuracy_drop: float = Field(
+        0.03, ge=0, le=1, description="Clean accuracy may fall this far below the control."
+    )
+    max_attack_accuracy: float = Field(
+        0.10, ge=0, le=1, description="Attack accuracy@1 of every attack may be at most this."
+    )
+
+
+class SweepSpec(Spec):
+    """The search over the levers."""
+
+    trials: int = Field(6, ge=1, description="DCD trials; the control comes on top.")
+    search: Literal["optuna", "grid"] = Field(
+        "optuna", description="optuna: multi-objective. grid: all combinations of lists."
+    )
+    lookahead: int = Field(
+        4,
+        ge=1,
+        description="Trial i is suggested from trials up to i - lookahead, so that the result does "
+        "not depend on which trial ends first; at most so many run at once.",
+    )
+    space: SpaceSpec = SpaceSpec()
+    goal: GoalSpec = GoalSpec()
+
+
+class ComputeSpec(Spec):
+    """What a run may use. Changes nothing in the results."""
+
+    cpus: int | None = Field(None, ge=1, description="Cores for the embedded Ray; null takes all.")
+    concurrent_trials: int | None = Field(
+        None, ge=1, description="Trials at once; null fills the cluster."
+    )
+
+
+class TrackingSpec(Spec):
+    """Where MLflow shows the run. A view: the run store is the truth."""
+
+    enabled: bool = Field(True, description="false keeps the records and leaves MLflow out.")
+    uri: str | None = Field(None, description="Tracking server; null is sqlite in the storage.")
+    experiment: str = Field("dcdctl", min_length=1, description="Name of the MLflow experiment.")
+
+
+class ExperimentSpec(Spec):
+    """One experiment: data, defence, attacks, search."""
+
+    name: str = Field(
+        "builtin-faces",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=64,
+        description="Heads the report and the MLflow run.",
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="The one seed; all draws are keyed by it.")
+    storage: str = Field(".dcdctl", description="Folder or URI (file, s3, gs) for all results.")
+    data: DataSpec = BuiltinData()
+    protect: ProtectSpec = ProtectSpec()
+    dcd: DcdSpec = DcdSpec()
+    training: TrainingSpec = TrainingSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    prior: PriorSpec = PriorSpec()
+    attacks: tuple[AttackSpec, ...] = Field((PpaSpec(), MirrorWSpec(), MirrorBSpec()), min_length=1)
+    sweep: SweepSpec = SweepSpec()
+    compute: ComputeSpec = ComputeSpec()
+    tracking: TrackingSpec = TrackingSpec()
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.evaluation.architecture == self.training.architecture:
+            raise ValueError(
+                f"evaluation.architecture and training.architecture are both "
+                f"{self.training.architecture!r}; the evaluation classifier must be another one"
+            )
+        names = [attack.name for attack in self.attacks]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"attack {name!r} is listed twice")
+        return self
+
+    @property
+    def run_fingerprint(self) -> str:
+        """Hash of all that can change a trial's result; not of where or how fast it runs."""
+        part = self.model_dump(
+            mode="json", exclude={"name", "storage", "compute", "tracking", "dcd", "sweep"}
+        )
+        part["search"] = self.sweep.model_dump(mode="json", exclude={"trials", "goal"})
+        part["dcd"] = self.dcd.model_dump(
+            mode="json", exclude=set(type(self.sweep.space).model_fields)
+        )
+        return fingerprint(part)

@@ -1,0 +1,254 @@
+"""The stages that every command shares: row table, surrogates, decoded images, prior, judge.
+
+Each stage's output is kept under a key of what went into it; a stage whose manifest is there is not
+done again, in this run or in any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from orchestrator.spec import ExperimentSpec
+from orchestrator.store import Store, stage
+from orchestrator.trial import World, fit_here
+from tasks.datasets.spec import BuiltinData, FolderData
+from tasks.errors import MissingDataError
+from tasks.spec import fingerprint
+from tasks.types import Image8, TargetClass
+
+if TYPE_CHECKING:
+    from attacks.prior import DecoderPrior
+    from tasks.checkpoint import Checkpoint
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, what is done and the total."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Who is protected by whom, decided on metadata alone.
+
+    Attributes:
+        rows: the row table of all splits.
+        targets: the classes under protection.
+        num_classes: private classes.
+    """
+
+    rows: pa.Table
+    targets: tuple[TargetClass, ...]
+    num_classes: int
+
+    def split(self, *names: str) -> pa.Table:
+        """Return the rows of some splits; of the surrogate pool only the chosen identities."""
+        splits = self.rows["split"].to_numpy(zero_copy_only=False)
+        mask = np.isin(splits, names)
+        if "surrogate" in names:
+            identities = self.rows["identity"].to_numpy(zero_copy_only=False)
+            chosen = [target.surrogate for target in self.targets]
+            mask &= (splits != "surrogate") | np.isin(identities, chosen)
+        return self.rows.filter(pa.array(mask))
+
+
+def list_rows(spec: ExperimentSpec) -> pa.Table:
+    """Return the row table of the experiment's data, no pixels read."""
+    if isinstance(spec.data, BuiltinData):
+        from tasks.datasets.builtin import builtin_rows
+
+        return builtin_rows(spec.data, spec.seed)
+    from tasks.datasets.folder import folder_rows
+
+    return folder_rows(spec.data, spec.seed)
+
+
+def select(spec: ExperimentSpec) -> Selection:
+    """Choose targets and surrogates."""
+    from augment.surrogate import assign_surrogates, choose_targets
+
+    rows = list_rows(spec)
+    num_classes = int(rows["label"].to_numpy().max()) + 1
+    names = choose_targets(rows, spec.protect.targets, spec.seed)
+    targets = assign_surrogates(rows, names, spec.protect.surrogates, num_classes, spec.seed)
+    return Selection(rows, tuple(targets), num_classes)
+
+
+def images_of(
+    spec: ExperimentSpec, store: Store, rows: pa.Table, name: str, progress: Progress
+) -> tuple[pa.Table, Image8, str]:
+    """Decode rows with Ray Data, once for these rows; return table, images and their key."""
+    from orchestrator.ingest import ingest, load_images
+
+    key = fingerprint([spec.data.model_dump(mode="json"), _listing(spec, rows)])
+    folder = store.artifact("images", f"{name}-{key}")
+
+    def make(out: Path) -> dict[str, object]:
+        result = ingest(
+            rows,
+            spec.data,
+            spec.seed,
+            out,
+            on_progress=lambda done, total: progress(f"{name} images", done, total),
+        )
+        return {"rows": result.rows, "quarantined": result.quarantined}
+
+    stage(folder, make)
+    table, images = load_images(folder)
+    return table, images, key
+
+
+def prepare_world(
+    spec: ExperimentSpec, store: Store, selection: Selection, progress: Progress
+) -> World:
+    """Return what all trials share: the private data and the lent surrogate images, decoded."""
+    rows, images, digest = images_of(
+        spec, store, selection.split("train", "test"), "private", progress
+    )
+    tables, arrays, digests = [rows], [images], [digest]
+    if selection.targets:
+        lent = images_of(spec, store, selection.split("surrogate"), "lent", progress)
+        tables.append(lent[0])
+        arrays.append(lent[1])
+        digests.append(lent[2])
+    public_key = f"{spec.seed}" if isinstance(spec.data, BuiltinData) else None
+    return World(
+        rows=pa.concat_tables(tables).combine_chunks(),
+        images=np.concatenate(arrays),
+        targets=selection.targets,
+        pseudonyms=tuple(
+            store.pseudonym(t.identity, public_key=public_key) for t in selection.targets
+        ),
+        num_classes=selection.num_classes,
+        seed=spec.seed,
+        digest=fingerprint([digests, [[t.identity, t.surrogate] for t in selection.targets]]),
+    )
+
+
+def prepare_prior(
+    spec: ExperimentSpec, store: Store, selection: Selection, progress: Progress
+) -> tuple[DecoderPrior, str]:
+    """Return the attacker's generator and its key: shipped, from a file, or trained and kept.
+
+    Raises:
+        MissingDataError: the named file, or a shipped prior of this size, does not exist.
+    """
+    from attacks.prior import load_prior, save_prior
+    from attacks.prior_training import shipped_prior_path, train_prior
+
+    source = spec.prior.source
+    if isinstance(source, Path):
+        if not source.is_file():
+            raise MissingDataError(
+                f"prior.source={str(source)!r} does not exist; name a .safetensors file that "
+                "`dcdctl prior train` wrote, or use auto"
+            )
+        return load_prior(source), fingerprint(source.read_bytes().hex())
+    shipped = (
+        shipped_prior_path(spec.data.image_size) if isinstance(spec.data, BuiltinData) else None
+    )
+    if source == "shipped" and shipped is None:
+        raise MissingDataError(
+            f"no prior is shipped for {spec.data.kind} data of {spec.data.image_size} pixels; use "
+            "prior.source=train"
+        )
+    if shipped is not None and source != "train":
+        return load_prior(shipped), fingerprint(shipped.read_bytes().hex())
+
+    rows, images, digest = images_of(spec, store, selection.split("public"), "public", progress)
+    settings = spec.prior.model_dump(mode="json", exclude={"source"})
+    key = fingerprint([settings, digest, spec.seed])
+    folder = store.artifact("prior", key)
+
+    def make(out: Path) -> dict[str, object]:
+        prior = train_prior(
+            images,
+            spec.prior,
+            spec.seed,
+            on_step=lambda step, steps, loss: progress("prior", step, steps),
+        )
+        save_prior(prior, out / "prior.safetensors", {"images": str(len(rows))})
+        return {"public_images": len(rows)}
+
+    stage(folder, make)
+    return load_prior(folder / "prior.safetensors"), key
+
+
+def evaluation_key(spec: ExperimentSpec, world: World) -> str:
+    """Return the identity of the evaluation classifier."""
+    return fingerprint([spec.evaluation, world.digest, world.seed])
+
+
+def train_evaluator(spec: ExperimentSpec, world: World, folder: Path) -> Checkpoint:
+    """Train the evaluation classifier, or load it: clean data, one extra class a surrogate.
+
+    Another architecture and other draws than any target classifier; nothing of it is ever shown to
+    an attack.
+    """
+    from tasks.checkpoint import load_checkpoint
+    from tasks.evaluation import clean_hits
+
+    def make(out: Path) -> dict[str, object]:
+        recipe = evaluation_plan(world)
+        checkpoint = fit_here(
+            world.images,
+            recipe,
+            world.num_classes + len({t.surrogate for t in world.targets}),
+            spec.evaluation,
+            # Far from the seeds of target classifiers, which are the experiment's own.
+            spec.seed + 1_000_003,
+        )
+        checkpoint.save(out)
+        test = world.mask("test")
+        hits = clean_hits(
+            checkpoint.classifier(),
+            world.images[test],
+            world.rows["label"].to_numpy()[test],
+            world.targets,
+        )
+        return {"clean_hits": hits.overall, "architecture": spec.evaluation.architecture}
+
+    stage(folder, make)
+    return load_checkpoint(folder)
+
+
+def evaluation_plan(world: World) -> pa.Table:
+    """Return a plan of clean rows in which each surrogate has a class of its own."""
+    from augment.plan import PLAN_SCHEMA
+
+    labels = world.rows["label"].to_numpy().astype(np.int64)
+    train, lent = world.mask("train"), world.mask("surrogate")
+    own = {target.surrogate: target.surrogate_label for target in world.targets}
+    identities = world.rows["identity"].to_numpy(zero_copy_only=False)
+    positions = np.flatnonzero(train | lent)
+    wanted = np.where(
+        lent[positions], [own.get(name, -1) for name in identities[positions]], labels[positions]
+    )
+    count = len(positions)
+    return pa.table(
+        [
+            pa.array(np.arange(count), pa.int64()),
+            pa.array(positions, pa.int64()),
+            pa.array(wanted, pa.int32()),
+            pa.array(np.full(count, "clean", dtype=object), pa.string()),
+            pa.array(np.zeros(count, np.float32)),
+            pa.array(np.zeros(count, np.uint64)),
+        ],
+        schema=PLAN_SCHEMA,
+    )
+
+
+def _listing(spec: ExperimentSpec, rows: pa.Table) -> str:
+    """Return a hash of which rows there are and, for files, of their sizes and times."""
+    parts: list[object] = [rows["row_id"].to_pylist(), rows["split"].to_pylist()]
+    if isinstance(spec.data, FolderData):
+        stats = [Path(source).stat() for source in rows["source"].to_pylist()]
+        parts.append([[found.st_size, found.st_mtime_ns] for found in stats])
+    else:
+        from tasks.datasets.faces import FACE_VERSION
+
+        parts += [spec.seed, FACE_VERSION]
+    return fingerprint(parts)

@@ -1,0 +1,195 @@
+"""The run store: what is on the storage is the truth, and a manifest or record written last says so.
+
+<storage>/
+  .lock                          one sweep at a time
+  pseudonyms.key                 names of real people never leave the data under any other form
+  artifacts/<stage>/<key>/       shared by all runs: images, prior, evaluation classifier
+  runs/<fingerprint>/            one experiment: spec.json, trials/<trial_id>/record.json, report.*
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from orchestrator.records import TrialRecord
+from tasks.errors import DiskFullError, StorageLockedError, StoreError
+
+
+class Store:
+    """One storage root.
+
+    Args:
+        uri: a folder, or file:///folder.
+
+    Raises:
+        StoreError: the URI has another scheme, or the folder cannot be made or written.
+    """
+
+    def __init__(self, uri: str) -> None:
+        parts = urlsplit(uri)
+        if parts.scheme not in ("", "file"):
+            raise StoreError(
+                f"storage {uri!r}: this version writes to a folder or a file:// URI only; "
+                "give one of those"
+            )
+        self.root = Path(parts.path if parts.scheme == "file" else uri).expanduser().absolute()
+        with disk_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+
+    def artifact(self, stage: str, key: str) -> Path:
+        """Return the folder of a shared artefact."""
+        return self.root / "artifacts" / stage / key
+
+    def run(self, fingerprint: str) -> Path:
+        """Return the folder of a run."""
+        return self.root / "runs" / fingerprint
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the storage for one writing process; the lock goes with the process.
+
+        Raises:
+            StorageLockedError: another process holds it.
+        """
+        with disk_errors(self.root):
+            file = open(self.root / ".lock", "a+")  # noqa: SIM115 - closed below, after the run
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise StorageLockedError(
+                    f"the storage {self.root} is in use by {_holder(file)}; wait for it, or give "
+                    "--storage another folder"
+                ) from error
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+        finally:
+            file.close()
+
+    def pseudonym(self, identity: str, *, public_key: str | None = None) -> str:
+        """Return the name under which an identity appears outside the data.
+
+        Args:
+            identity: the name in the data set.
+            public_key: for people who do not exist; otherwise the storage's secret key is used.
+        """
+        key = public_key.encode() if public_key is not None else self._secret()
+        return "id-" + hmac.new(key, identity.encode(), hashlib.sha256).hexdigest()[:8]
+
+    def _secret(self) -> bytes:
+        path = self.root / "pseudonyms.key"
+        if not path.exists():
+            with disk_errors(path):
+                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(handle, "wb") as file:
+                    file.write(secrets.token_bytes(32))
+        return path.read_bytes()
+
+
+def records_of(run: Path) -> list[TrialRecord]:
+    """Return all trial records of a run by index.
+
+    Raises:
+        StoreError: a record cannot be read.
+    """
+    records = []
+    for path in sorted(run.glob("trials/*/record.json")):
+        try:
+            records.append(TrialRecord.model_validate_json(path.read_bytes()))
+        except ValidationError as error:
+            raise StoreError(
+                f"the record {path} cannot be read ({error.error_count()} errors); delete its "
+                "folder and resume to run that trial again"
+            ) from error
+    return sorted(records, key=lambda record: record.index)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        DiskFullError: no space is left.
+        StoreError: the file cannot be written.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            with open(partial, "wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def stage(folder: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Run a stage unless its manifest is there; return the manifest.
+
+    Args:
+        folder: of the stage's output.
+        make: fills the folder and returns the manifest, which is written last.
+    """
+    manifest = folder / "manifest.json"
+    if manifest.is_file():
+        try:
+            found: dict[str, Any] = json.loads(manifest.read_text())
+        except ValueError as error:
+            raise StoreError(
+                f"the manifest {manifest} is damaged; delete the folder {folder.name} to make it anew"
+            ) from error
+        return found
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        made = make(folder)
+        made.setdefault("seconds", round(time.monotonic() - started, 2))
+    write_atomic(manifest, json.dumps(made, indent=2) + "\n")
+    return made
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the disk's errors into sentences.
+
+    Raises:
+        DiskFullError: no space is left.
+        StoreError: the path cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"no space is left for {path}; free some and resume: what was finished is kept"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise StoreError(
+                f"cannot write {path} ({error.strerror}); give --storage a folder that you may "
+                "write to"
+            ) from error
+        raise
+
+
+def _holder(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read() or "another process"

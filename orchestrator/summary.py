@@ -1,0 +1,192 @@
+"""A run in one page of numbers: the verdict, the recommendation, the frontier.
+
+`summarise` is what `report.json` holds and what the command line prints; the HTML is its view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from orchestrator.pareto import (
+    Point,
+    feasible,
+    find_control,
+    hypervolume_2d,
+    knee,
+    pareto_front,
+    point_of,
+    recommend,
+)
+from orchestrator.records import Accuracy, Rate, TrialRecord
+from orchestrator.spec import ExperimentSpec, GoalSpec
+from tasks.spec import Spec
+
+REFERENCE = Point(clean_accuracy=0.0, attack_accuracy=1.0)
+"""The worst corner, where the hypervolume is measured from; the best hypervolume is 1."""
+
+
+class AttackSummary(Spec):
+    """What one attack reached."""
+
+    accuracy_at_1: Rate
+    accuracy_at_5: Rate
+    surrogate_rate: Rate
+
+
+class TrialSummary(Spec):
+    """One trial of the run, without its details."""
+
+    trial_id: str
+    index: int
+    defense: str
+    status: Literal["ok", "failed"]
+    error: str | None
+    settings: dict[str, float | int | str | bool | None]
+    clean_accuracy: Accuracy | None
+    attacks: dict[str, AttackSummary] = Field(description="By name.")
+    worst_attack: Rate | None
+    inflation: float | None
+    seconds: float
+    on_front: bool
+    meets_goals: bool
+
+
+class RunSummary(Spec):
+    """What a run found. Rates are fractions in [0, 1]."""
+
+    version: Literal[1] = 1
+    name: str
+    fingerprint: str
+    seed: int
+    verdict: str
+    recommended: str | None = Field(description="Id of the recommended trial.")
+    nearest: str | None = Field(description="Where none is recommended: the nearest to the goals.")
+    reason: str
+    command: str | None = Field(description="What applies the recommended setting to the data.")
+    control: str | None
+    front: tuple[str, ...]
+    knee: str | None
+    hypervolume: float = Field(description="Of the front, from accuracy 0 and attack accuracy 1.")
+    goal: GoalSpec
+    evaluation_accuracy: Rate | None = Field(description="The evaluation classifier's own.")
+    people_shown: bool = Field(description="Whether the report holds pictures of real people.")
+    trials: tuple[TrialSummary, ...]
+
+    @property
+    def focus(self) -> str | None:
+        """The trial that the report looks at closely: recommended, or else the nearest."""
+        return self.recommended or self.nearest
+
+
+def summarise(
+    spec: ExperimentSpec,
+    records: Sequence[TrialRecord],
+    evaluation_accuracy: Rate | None = None,
+    people_shown: bool = False,
+) -> RunSummary:
+    """Return what `records` say, in the order of their index."""
+    records = sorted(records, key=lambda r: r.index)
+    goal = spec.sweep.goal
+    by_id = {record.trial_id: record for record in records}
+    points = [point_of(record) for record in records]
+    front = [records[i].trial_id for i in pareto_front(points)]
+    bend = knee(points)
+    control = find_control(records)
+    good = {r.trial_id for r in feasible(records, control, goal)} if control else set()
+    choice = recommend(records, goal)
+    recommended = by_id[choice.trial_id] if choice.trial_id else None
+    focus = recommended or (by_id[choice.nearest] if choice.nearest else None)
+    return RunSummary(
+        name=spec.name,
+        fingerprint=spec.run_fingerprint,
+        seed=spec.seed,
+        verdict=_verdict(control, focus, recommended is not None),
+        recommended=choice.trial_id,
+        nearest=choice.nearest,
+        reason=choice.reason,
+        command=apply_command(spec, recommended) if recommended else None,
+        control=control.trial_id if control else None,
+        front=tuple(front),
+        knee=None if bend is None else records[bend].trial_id,
+        hypervolume=hypervolume_2d(points, REFERENCE),
+        goal=goal,
+        evaluation_accuracy=evaluation_accuracy,
+        people_shown=people_shown,
+        trials=tuple(
+            TrialSummary(
+                trial_id=record.trial_id,
+                index=record.index,
+                defense=record.defense,
+                status=record.status,
+                error=record.error,
+                settings=record.settings,
+                clean_accuracy=record.clean_accuracy,
+                attacks={
+                    attack.name: AttackSummary(
+                        accuracy_at_1=attack.accuracy_at_1,
+                        accuracy_at_5=attack.accuracy_at_5,
+                        surrogate_rate=attack.surrogate_rate,
+                    )
+                    for attack in record.attacks
+                },
+                worst_attack=record.worst_attack,
+                inflation=record.plan.inflation if record.plan else None,
+                seconds=sum(record.cost_s.values()),
+                on_front=record.trial_id in front,
+                meets_goals=record.trial_id in good,
+            )
+            for record in records
+        ),
+    )
+
+
+def apply_command(spec: ExperimentSpec, record: TrialRecord) -> str:
+    """Return the command line that protects the data with a trial's levers."""
+    levers = [f"--set dcd.{key}={value}" for key, value in record.settings.items()]
+    return " ".join(["dcdctl augment", *_config(spec), *levers, "OUT"])
+
+
+def reproduce_command(spec: ExperimentSpec) -> str:
+    """Return the command line that runs the whole sweep again, in a fresh storage."""
+    return " ".join(["dcdctl sweep", *_config(spec), "--set storage=again"])
+
+
+def _config(spec: ExperimentSpec) -> list[str]:
+    """The run's own settings as a file, unless they are the defaults; YAML reads JSON."""
+    if spec == ExperimentSpec():
+        return []
+    return [f"{spec.storage.rstrip('/')}/runs/{spec.run_fingerprint}/spec.json"]
+
+
+def _verdict(
+    control: TrialRecord | None, focus: TrialRecord | None, recommended: bool
+) -> str:
+    if control is None or control.worst_attack is None or control.clean_accuracy is None:
+        return "There is no verdict: the control, the same pipeline without a defence, has no result."
+    tries, clean = _tries(control.worst_attack), _percent(control.clean_accuracy.overall)
+    if focus is None or focus.worst_attack is None or focus.clean_accuracy is None:
+        return (
+            f"Without a defence the strongest attack recovers the target in {tries} tries, at a "
+            f"clean accuracy of {clean}; no trial with a defence has finished."
+        )
+    lead = (
+        "With the recommended setting"
+        if recommended
+        else "No setting met both goals; with the nearest"
+    )
+    return (
+        f"{lead}, the strongest attack recovers the target in {_tries(focus.worst_attack)} tries "
+        f"(without defence: {tries}); clean accuracy is "
+        f"{_percent(focus.clean_accuracy.overall)} (without defence: {clean})."
+    )
+
+
+def _tries(rate: Rate) -> str:
+    return f"{rate.successes} of {rate.n}"
+
+
+def _percent(rate: Rate) -> str:
+    return f"{100 * rate.value:.1f} %"

@@ -1,0 +1,274 @@
+"""The sweep: Ray Tune over the levers of DCD, the undefended control beside it.
+
+A trial is a pure function of its setting, and its record is written last. Resuming needs nothing
+of Tune's own state: suggestions are recomputed, and a trial whose record is there is not run again.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+from rich.console import Console
+
+from orchestrator.progress import Display, TrialProgress
+from orchestrator.ray_session import ray_session
+from orchestrator.records import Rate, TrialRecord
+from orchestrator.search import planned_trials
+from orchestrator.spec import ExperimentSpec
+from orchestrator.stages import (
+    Selection,
+    evaluation_key,
+    prepare_prior,
+    prepare_world,
+    select,
+    train_evaluator,
+)
+from orchestrator.store import Store, records_of, write_atomic
+from orchestrator.trial import World
+from orchestrator.trial_queue import TrialQueue
+from tasks.errors import FailedTrialsError, UnfinishedRunError
+from tasks.spec import Spec, fingerprint
+
+if TYPE_CHECKING:
+    from orchestrator.tracking import BackgroundTracker
+
+log = logging.getLogger(__name__)
+
+Mode = Literal["new", "resume", "fresh"]
+
+
+class SweepOutcome(Spec):
+    """What a sweep leaves behind."""
+
+    run_dir: str
+    report: str
+    records: tuple[TrialRecord, ...]
+    resumed: int = Field(ge=0, description="Trials that were there already.")
+    seconds: float
+    next_commands: tuple[str, ...]
+
+
+def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> SweepOutcome:
+    """Run the experiment from data to report.
+
+    Args:
+        spec: the experiment.
+        mode: new: refuse to touch an unfinished run. resume: go on with it. fresh: set what is
+            there aside, and start over.
+        console: for progress.
+
+    Raises:
+        UnfinishedRunError: mode is new, and the run exists and is not finished.
+        FailedTrialsError: after the report was written: at least one trial failed.
+    """
+    started = time.monotonic()
+    display = Display(console)
+    total = planned_trials(spec.sweep, spec.dcd) + 1
+    store = Store(spec.storage)
+    with store.locked():
+        selection = select(spec)
+        run = store.run(run_fingerprint(spec, selection))
+        _enter(run, mode, total)
+        write_atomic(run / "spec.json", spec.model_dump_json(indent=2) + "\n")
+        before = len(records_of(run))
+        display.line(_heading(spec, selection, run, before, total))
+        tracker = _tracker(spec, store, run)
+        try:
+            if before < total:
+                with ray_session(spec.compute), display.live():
+                    _run_trials(spec, store, selection, run, total, display, tracker)
+        finally:
+            records = records_of(run)
+            if tracker is not None:
+                tracker.submit(records)
+        report = _report(run, display)
+        if tracker is not None:
+            tracker.submit(records)
+            tracker.close(deadline_s=120)
+    outcome = SweepOutcome(
+        run_dir=str(run),
+        report=str(report),
+        records=tuple(records),
+        resumed=before,
+        seconds=round(time.monotonic() - started, 1),
+        next_commands=_next_commands(spec, run),
+    )
+    failed = [record for record in records if record.status == "failed"]
+    if failed:
+        raise FailedTrialsError(
+            f"{len(failed)} of {len(records)} trials failed, first trial {failed[0].index}: "
+            f"{failed[0].error}; the report {report} shows them"
+        )
+    return outcome
+
+
+def run_fingerprint(spec: ExperimentSpec, selection: Selection) -> str:
+    """Return the run's identity: the settings, and which rows there are."""
+    rows = selection.rows
+    return fingerprint(
+        [spec.run_fingerprint, rows.num_rows, int(np.bitwise_xor.reduce(rows["row_id"].to_numpy()))]
+    )
+
+
+def _enter(run: Path, mode: Mode, total: int) -> None:
+    done = len(records_of(run)) if run.exists() else 0
+    if mode == "fresh" and run.exists():
+        aside = run.with_name(f"{run.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+        run.rename(aside)
+    elif mode == "new" and (run / "spec.json").exists() and done < total:
+        raise UnfinishedRunError(
+            f"this experiment has {done} of {total} trials in {run}; add --resume to go on with "
+            "them, or --fresh to set them aside and start over"
+        )
+    run.mkdir(parents=True, exist_ok=True)
+
+
+def _run_trials(
+    spec: ExperimentSpec,
+    store: Store,
+    selection: Selection,
+    run: Path,
+    total: int,
+    display: Display,
+    tracker: BackgroundTracker | None,
+) -> None:
+    """Make the shared artefacts, then let Tune run every trial that has no record."""
+    import ray
+
+    world = prepare_world(spec, store, selection, display.stage)
+    prior, prior_key = prepare_prior(spec, store, selection, display.stage)
+    judged_by = fingerprint([evaluation_key(spec, world), prior_key])
+    _write_examples(run, world)
+
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    folder = store.artifact("evaluator", evaluation_key(spec, world))
+    world_ref = ray.put(world)
+    make_evaluator = ray.remote(num_cpus=1, max_retries=2)(_evaluator_task)
+    evaluator_ref = make_evaluator.remote(spec, world_ref, folder)
+    if cpus < 2 * spec.training.workers:
+        # A trial that waits for the judge would hold the very core that the judge needs.
+        ray.wait([evaluator_ref])
+
+    slots = spec.compute.concurrent_trials or max(1, cpus // spec.training.workers)
+    slots = min(slots, spec.sweep.lookahead, total)
+    queue = TrialQueue(spec, world, judged_by, run, total)
+    bar = TrialProgress(display, total, total - len(queue.missing()), slots)
+    bar.start()
+
+    def finished(record: TrialRecord) -> None:
+        bar.finish(record)
+        if tracker is not None:
+            tracker.submit(records_of(run))
+
+    _tune(spec, world_ref, evaluator_ref, prior, queue, slots, finished)
+    ray.get(evaluator_ref)
+    _write_evaluation(run, folder, spec)
+
+
+def _tune(
+    spec: ExperimentSpec,
+    world_ref: Any,
+    evaluator_ref: Any,
+    prior: Any,
+    queue: TrialQueue,
+    slots: int,
+    finished: Callable[[TrialRecord], None],
+) -> None:
+    """Run the queue through Ray Tune."""
+    from orchestrator.tune_adapter import tune_queue
+
+    scratch = tempfile.mkdtemp(prefix="dcd-tune-")
+    try:
+        tune_queue(
+            {"world": world_ref, "evaluator": evaluator_ref, "prior": prior},
+            queue,
+            slots=slots,
+            workers=spec.training.workers,
+            scratch=Path(scratch),
+            finished=finished,
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _evaluator_task(spec: ExperimentSpec, world: World, folder: Path) -> bytes:
+    """Train the evaluation classifier in a Ray worker; return nothing but that it is there."""
+    import torch
+
+    torch.set_num_threads(1)
+    train_evaluator(spec, world, folder)
+    return str(folder).encode()
+
+
+def _write_examples(run: Path, world: World) -> None:
+    """Keep one picture of each target and of its surrogate for the report's grid."""
+    identities = world.rows["identity"].to_numpy(zero_copy_only=False)
+    train, lent = world.mask("train"), world.mask("surrogate")
+
+    def first(name: str, mask: np.ndarray) -> np.ndarray:
+        return np.asarray(world.images[np.flatnonzero(mask & (identities == name))[0]])
+
+    if not world.targets:
+        return
+    np.savez(
+        run / "examples.npz",
+        target=np.stack([first(t.identity, train) for t in world.targets]),
+        surrogate=np.stack([first(t.surrogate, lent) for t in world.targets]),
+        pseudonym=np.array(world.pseudonyms),
+    )
+
+
+def _write_evaluation(run: Path, folder: Path, spec: ExperimentSpec) -> None:
+    import json
+
+    found = json.loads((folder / "manifest.json").read_text())
+    text = {
+        "accuracy": Rate.of(*found["clean_hits"]).model_dump(),
+        "architecture": spec.evaluation.architecture,
+        "seed": spec.seed,
+    }
+    write_atomic(run / "evaluation.json", json.dumps(text, indent=2) + "\n")
+
+
+def _tracker(spec: ExperimentSpec, store: Store, run: Path) -> BackgroundTracker | None:
+    if not spec.tracking.enabled:
+        return None
+    from orchestrator.tracking import BackgroundTracker, make_tracker
+
+    return BackgroundTracker(make_tracker(spec, store.root), run, spec)
+
+
+def _report(run: Path, display: Display) -> Path:
+    from orchestrator.report import write_report
+
+    report = write_report(run)
+    display.line(f"  report                       {report}")
+    return report
+
+
+def _heading(spec: ExperimentSpec, selection: Selection, run: Path, before: int, total: int) -> str:
+    attacks = ", ".join(attack.name for attack in spec.attacks)
+    kept = f", {before} of them done" if before else ""
+    return (
+        f"[bold]{spec.name}[/bold]  {selection.num_classes} identities, "
+        f"{len(selection.targets)} protected, seed {spec.seed}\n"
+        f"  control and {total - 1} DCD trials{kept}; attacks: {attacks}\n"
+        f"  {run}"
+    )
+
+
+def _next_commands(spec: ExperimentSpec, run: Path) -> tuple[str, ...]:
+    from orchestrator.tracking import ui_command
+
+    commands = [f"dcdctl augment {run} --out protected"]
+    if spec.tracking.enabled:
+        commands.append(ui_command(spec))
+    return tuple(commands)

@@ -1,0 +1,347 @@
+"""One trial: plan, train, attack, judge. A pure function of its inputs; no Ray, no MLflow in here."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.records import (
+    Accuracy,
+    AttackRecord,
+    PlanSummary,
+    Rate,
+    TargetScore,
+    TrialRecord,
+)
+from orchestrator.store import disk_errors, write_atomic
+from tasks.errors import AttackError, TrainingError
+from tasks.spec import fingerprint
+from tasks.types import Image8, TargetClass
+
+if TYPE_CHECKING:
+    import torch
+
+    from attacks.prior import Prior
+    from attacks.spec import AttackSpec
+    from augment.spec import DcdSpec
+    from tasks.checkpoint import Checkpoint
+    from tasks.classifiers import Classifier
+    from tasks.evaluation import Verdicts
+    from tasks.training_spec import TrainingSpec
+
+Fit = Callable[[Image8, pa.Table, int, "TrainingSpec", int], "Checkpoint"]
+"""Trains on (images, plan, classes, spec, seed): in this process, or over several by Ray Train."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What all trials of a sweep share: data decoded once, and who is protected.
+
+    Attributes:
+        rows: row table of the private data and of the lent surrogate images.
+        images: row i of the table is image i, (n, s, s, 3).
+        targets: the classes under protection.
+        pseudonyms: their names outside the data, in the same order.
+        num_classes: labels of the target classifier.
+        seed: of the experiment.
+        digest: hash of the data, part of every trial's identity.
+    """
+
+    rows: pa.Table
+    images: Image8
+    targets: tuple[TargetClass, ...]
+    pseudonyms: tuple[str, ...]
+    num_classes: int
+    seed: int
+    digest: str
+
+    def mask(self, split: str) -> np.ndarray:
+        """Return which rows belong to a split, bool (n,)."""
+        return np.asarray(self.rows["split"].to_numpy(zero_copy_only=False) == split)
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """What distinguishes one trial from the next."""
+
+    index: int
+    dcd: DcdSpec | None  # None is the control
+    training: TrainingSpec
+    attacks: tuple[AttackSpec, ...]
+
+    def trial_id(self, world: World, judged_by: str) -> str:
+        """Return a hash of settings, data and code version: equal trials have equal ids."""
+        return fingerprint(
+            [
+                self.dcd,
+                self.training.model_dump(mode="json", exclude={"workers"}),
+                list(self.attacks),
+                world.digest,
+                world.seed,
+                judged_by,
+                version("dcdctl"),
+            ]
+        )
+
+
+@dataclass
+class Clock:
+    """Seconds spent by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time inside to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + spent, 3)
+
+
+def run_trial(
+    plan: TrialPlan,
+    world: World,
+    prior: Prior,
+    evaluator: Callable[[], Classifier],
+    fit: Fit,
+    out: Path,
+    trial_id: str,
+) -> TrialRecord:
+    """Train, attack and judge one setting; write its files and, last, its record.
+
+    Args:
+        plan: the setting.
+        world: shared data.
+        prior: the attacker's generator.
+        evaluator: called when the judge is needed; may wait for it.
+        fit: trains the classifier.
+        out: folder of the trial.
+        trial_id: its identity.
+
+    Returns:
+        The record. An attack or a training that broke gives a record with status "failed" and the
+        error's sentence; it never leaves the mean in silence.
+    """
+    clock = Clock()
+    record = TrialRecord(
+        trial_id=trial_id,
+        index=plan.index,
+        defense="none" if plan.dcd is None else "dcd",
+        status="ok",
+        settings={} if plan.dcd is None else plan.dcd.model_dump(),
+        seed=world.seed,
+        versions=_versions(),
+    )
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            found = _measure(plan, world, prior, evaluator, fit, out, clock)
+            record = record.model_copy(update=found)
+        except (AttackError, TrainingError) as error:
+            record = record.model_copy(update={"status": "failed", "error": str(error)})
+        record = record.model_copy(update={"cost_s": clock.seconds})
+        write_atomic(out / "record.json", record.model_dump_json(indent=2) + "\n")
+    return record
+
+
+def _measure(
+    plan: TrialPlan,
+    world: World,
+    prior: Prior,
+    evaluator: Callable[[], Classifier],
+    fit: Fit,
+    out: Path,
+    clock: Clock,
+) -> dict[str, object]:
+    from augment.plan import count_roles, inflation, make_plan
+    from augment.spec import DcdSpec
+
+    with clock.stage("plan"):
+        protected = () if plan.dcd is None else world.targets
+        recipe = make_plan(
+            world.rows, protected, world.num_classes, plan.dcd or DcdSpec(), world.seed
+        )
+        pq.write_table(recipe, out / "recipe.parquet", compression="zstd")
+    with clock.stage("train"):
+        checkpoint = fit(world.images, recipe, world.num_classes, plan.training, world.seed)
+        checkpoint.save(out / "checkpoint")
+    classifier = checkpoint.classifier()
+    with clock.stage("accuracy"):
+        accuracy = accuracy_of(classifier, world)
+    results: dict[str, Reconstructed] = {}
+    for spec in plan.attacks:
+        with clock.stage(spec.name):
+            results |= attack_all(classifier, prior, world, (spec,))
+    with clock.stage("wait for the evaluation classifier"):
+        judged_by = evaluator()
+    with clock.stage("evaluate"):
+        records, verdicts = judge_all(results, judged_by, world, plan.attacks)
+    arrays = {name: found.images for name, found in results.items()}
+    arrays |= {f"{name}/verdict": verdict for name, verdict in verdicts.items()}
+    np.savez(out / "reconstructions.npz", **arrays)  # type: ignore[arg-type]
+    return {
+        "clean_accuracy": accuracy,
+        "train_loss": tuple(round(loss, 6) for loss in checkpoint.meta.losses),
+        "attacks": records,
+        "plan": PlanSummary(
+            counts=count_roles(recipe),
+            rows=recipe.num_rows,
+            inflation=round(inflation(recipe, world.rows, world.targets), 4),
+            fingerprint=plan_digest(recipe),
+        ),
+    }
+
+
+def accuracy_of(classifier: Classifier, world: World) -> Accuracy:
+    """Return clean accuracy on the test images, which nothing ever touches."""
+    from tasks.evaluation import clean_hits
+
+    test = world.mask("test")
+    labels = world.rows["label"].to_numpy()[test]
+    hits = clean_hits(classifier, world.images[test], labels, world.targets)
+    return Accuracy(
+        overall=Rate.of(*hits.overall),
+        targets=Rate.of(*hits.targets),
+        bystanders=Rate.of(*hits.bystanders),
+    )
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """An attack's answer, as stored images (targets, n, s, s, 3), and what it asked."""
+
+    images: Image8
+    queries: int
+
+
+def attack_all(
+    classifier: Classifier, prior: Prior, world: World, attacks: Sequence[AttackSpec]
+) -> dict[str, Reconstructed]:
+    """Run attacks against all targets at once, each with the access that it declares."""
+    from attacks.registry import make_attack
+    from tasks.classifiers import CountingClassifier, ScoresOnly
+    from tasks.draws import Draws
+    from tasks.evaluation import from_unit
+
+    found = {}
+    for spec in attacks:
+        attack = make_attack(spec)
+        seen = (CountingClassifier if attack.access == "white-box" else ScoresOnly)(classifier)
+        images = attack.run(seen, prior, world.targets, Draws(world.seed, (spec.name,))).images
+        stored = from_unit(images.flatten(0, 1)).reshape(
+            *images.shape[:2], *images.shape[3:], images.shape[2]
+        )
+        found[spec.name] = Reconstructed(stored, seen.queries)
+    return found
+
+
+def judge_all(
+    results: Mapping[str, Reconstructed],
+    judged_by: Classifier,
+    world: World,
+    attacks: Sequence[AttackSpec],
+) -> tuple[tuple[AttackRecord, ...], dict[str, np.ndarray]]:
+    """Let the evaluation classifier judge; return records and verdicts (targets, n) by attack."""
+    from tasks.evaluation import judge
+
+    verdicts = {
+        name: judge(judged_by, found.images, world.targets) for name, found in results.items()
+    }
+    records = tuple(
+        _attack_record(spec, verdicts[spec.name], world, results[spec.name].queries)
+        for spec in attacks
+    )
+    return records, {name: found.verdict for name, found in verdicts.items()}
+
+
+def plan_digest(recipe: pa.Table) -> str:
+    """Return a hash of a plan's content, the same for equal recipes in the same order."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name in recipe.column_names:
+        values = recipe[name].to_numpy(zero_copy_only=False)
+        data = values.tobytes() if values.dtype != object else "\n".join(values).encode()
+        digest.update(data)
+    return digest.hexdigest()[:12]
+
+
+def fit_here(
+    images: Image8, recipe: pa.Table, num_classes: int, spec: TrainingSpec, seed: int
+) -> Checkpoint:
+    """Train in this process, on this process's threads."""
+    from tasks.checkpoint import Checkpoint, CheckpointMeta
+    from tasks.classifiers import build_model
+    from tasks.device import default_device
+    from tasks.draws import Draws
+    from tasks.training import fit
+
+    draws = Draws(seed, ("train",))
+    model = build_model(spec, num_classes, draws)
+    views, labels = training_rows(images, recipe)
+    losses = fit(model, views, labels, spec, draws, device=default_device())
+    meta = CheckpointMeta(
+        training=spec, num_classes=num_classes, image_size=images.shape[1], losses=tuple(losses)
+    )
+    return Checkpoint(model, meta)
+
+
+def training_rows(images: Image8, recipe: pa.Table) -> tuple[torch.Tensor, torch.Tensor]:
+    """Apply a plan to shared base images: float (n, 3, s, s) in [0, 1] and labels (n,)."""
+    import torch
+
+    from augment.dcd import apply_recipes
+
+    pixels = apply_recipes(
+        images[recipe["source_row"].to_numpy()],
+        recipe["sigma"].to_numpy(),
+        recipe["seed"].to_numpy(),
+    )
+    views = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    return views, torch.from_numpy(recipe["label"].to_numpy().astype(np.int64))
+
+
+def _attack_record(
+    spec: AttackSpec, verdicts: Verdicts, world: World, queries: int
+) -> AttackRecord:
+    from attacks.registry import ATTACKS
+    from tasks.evaluation import SURROGATE, TARGET
+
+    hit = verdicts.verdict == TARGET
+    lent = verdicts.verdict == SURROGATE
+    return AttackRecord(
+        name=spec.name,
+        access=ATTACKS[spec.name].access,
+        accuracy_at_1=Rate.of(int(hit.sum()), hit.size),
+        accuracy_at_5=Rate.of(int(verdicts.in_top5.sum()), hit.size),
+        surrogate_rate=Rate.of(int(lent.sum()), hit.size),
+        per_target=tuple(
+            TargetScore(
+                pseudonym=pseudonym,
+                accuracy_at_1=Rate.of(int(hit[i].sum()), hit.shape[1]),
+                accuracy_at_5=Rate.of(int(verdicts.in_top5[i].sum()), hit.shape[1]),
+                surrogate_rate=Rate.of(int(lent[i].sum()), hit.shape[1]),
+            )
+            for i, pseudonym in enumerate(world.pseudonyms)
+        ),
+        settings=spec.model_dump(mode="json", exclude={"name"}),
+        queries=queries,
+    )
+
+
+def _versions() -> dict[str, str]:
+    names = ("dcdctl", "torch", "ray", "numpy")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}

@@ -1,0 +1,173 @@
+"""Ray Tune as the executor of a trial queue: one reused actor a slot, a trial in one step.
+
+Tune decides where and when a trial runs, not which: the searcher hands out the queue in order, and
+waits where the next setting depends on a trial that has not ended.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from orchestrator.records import TrialRecord
+from orchestrator.trial import TrialPlan, fit_here, run_trial
+from orchestrator.trial_queue import TrialQueue
+from tasks.errors import ClusterError, DcdctlError
+
+
+class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
+    """One trial as Tune sees it: a single step that ends it."""
+
+    def setup(self, config: dict[str, Any], shared: dict[str, Any]) -> None:
+        """Fetch what all trials share: once an actor, not once a trial."""
+        import torch
+
+        torch.set_num_threads(1)
+        self.world = ray.get(shared["world"])
+        self.prior = shared["prior"]
+        self.evaluator_ref = shared["evaluator"]
+        self.workers = shared["workers"]
+        self.config = config
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial into the same process."""
+        self.config = new_config
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Run the trial; its record is on the storage when this returns."""
+        plan: TrialPlan = self.config["plan"]
+        fit = fit_here
+        if self.workers > 1:
+            from orchestrator.distributed import fit_distributed
+
+            fit = functools.partial(fit_distributed, storage=self.config["out"])
+        record = run_trial(
+            plan,
+            self.world,
+            self.prior,
+            self._evaluator,
+            fit,
+            Path(self.config["out"]),
+            self.config["trial_id"],
+        )
+        worst = record.worst_attack
+        return {
+            "done": True,
+            "record": record.model_dump_json(),
+            "clean_accuracy": record.clean_accuracy.overall.value
+            if record.clean_accuracy
+            else -1.0,
+            "attack_accuracy": worst.value if worst else 2.0,
+        }
+
+    def _evaluator(self) -> Any:
+        from tasks.checkpoint import load_checkpoint
+
+        folder = ray.get(self.evaluator_ref).decode()
+        return load_checkpoint(Path(folder)).classifier()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Keep nothing: a trial is one step, and its record is the checkpoint."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Restore nothing."""
+
+
+class QueueSearcher(Searcher):  # type: ignore[misc]
+    """Hands out the trials of a queue in order."""
+
+    def __init__(self, queue: TrialQueue, finished: Callable[[TrialRecord], None]) -> None:
+        super().__init__(metric="attack_accuracy", mode="min")
+        self.queue = queue
+        self.finished = finished
+        self.failures: list[str] = []
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the next trial's configuration, None to wait."""
+        taken = self.queue.take()
+        if taken is None:
+            return None
+        if taken == "empty":
+            return str(Searcher.FINISHED)
+        plan, identity, out = taken
+        return {"plan": plan, "trial_id": identity, "out": str(out)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Take the record of a trial that ended."""
+        if error or not result or "record" not in result:
+            self.failures.append(trial_id)
+            return
+        record = TrialRecord.model_validate_json(result["record"])
+        self.queue.put(record)
+        self.finished(record)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Keep nothing: the queue is rebuilt from the run store."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing."""
+
+
+def tune_queue(
+    shared: dict[str, Any],
+    queue: TrialQueue,
+    *,
+    slots: int,
+    workers: int,
+    scratch: Path,
+    finished: Callable[[TrialRecord], None],
+) -> None:
+    """Run all missing trials of a queue.
+
+    Args:
+        shared: references to world and evaluation classifier, and the prior.
+        queue: the trials.
+        slots: how many at once.
+        workers: training processes of a trial; above 1 the trial itself holds next to no core,
+            since a trial that holds one while its workers wait for one never ends.
+        scratch: Tune's own files; nothing in there is needed afterwards.
+        finished: called in this process for each record.
+
+    Raises:
+        ClusterError: a trial's process died, more than once.
+    """
+    searcher = QueueSearcher(queue, finished)
+    trainable = tune.with_resources(
+        tune.with_parameters(SweepTrial, shared=shared | {"workers": workers}),
+        {"CPU": 1 if workers == 1 else 0.01},
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=len(queue.missing()),
+            max_concurrent_trials=slots,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=str(scratch),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=2),
+        ),
+    )
+    results = tuner.fit()
+    if searcher.failures or queue.missing():
+        error = next((e for e in results.errors), None)
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, DcdctlError):
+            raise cause
+        raise ClusterError(
+            f"{len(queue.missing())} trials did not finish; the first error: "
+            f"{str(cause).strip().splitlines()[-1] if cause else 'the process of a trial died'}; "
+            "resume to run them again"
+        )

@@ -1,0 +1,1 @@
+"""What is protected and measured: datasets, classifiers, training, evaluation, core types and errors."""

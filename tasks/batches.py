@@ -1,0 +1,97 @@
+"""Batches of one epoch: order and augmentation as functions of (seed, epoch, row).
+
+Every training process computes the same global batch and takes its share of it, so that one process
+or many see the same samples under the same augmentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tasks.draws import Draws
+
+
+def epoch_batches(
+    images: Tensor,
+    labels: Tensor,
+    batch_size: int,
+    draws: Draws,
+    *,
+    augment: bool,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Yield this process's share of each global batch of one epoch.
+
+    Args:
+        images: training images (n, 3, h, w), float in [0, 1].
+        labels: (n,), int64.
+        batch_size: rows of a global batch. A last batch of one row is left out: batch
+            normalisation needs two.
+        draws: of this epoch.
+        augment: random crop, flip, brightness and contrast.
+        rank: this process.
+        world: number of processes.
+
+    Yields:
+        Images, labels, and the number of rows in the whole global batch.
+    """
+    order = np.argsort(draws.child("order").bits(np.arange(len(labels)))[:, 0], kind="stable")
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        if len(batch) < 2 * world:
+            continue
+        mine = batch[rank::world]
+        rows = torch.from_numpy(mine)
+        views = images[rows]
+        if augment:
+            views = augment_views(views, draws.child("view").uniform(mine, 6))
+        yield views, labels[rows], len(batch)
+
+
+def augment_views(images: Tensor, uniform: np.ndarray) -> Tensor:
+    """Return random views: crop of 85 to 100 % of the area, flip, brightness and contrast of 20 %.
+
+    Args:
+        images: (n, 3, h, w) in [0, 1].
+        uniform: six draws in [0, 1) for each image, (n, 6).
+    """
+    u = torch.from_numpy(uniform).float()
+    side = torch.sqrt(0.85 + 0.15 * u[:, 0])
+    flip = torch.where(u[:, 1] < 0.5, -1.0, 1.0)
+    views = crop_views(
+        images, side, (2 * u[:, 2] - 1) * (1 - side), (2 * u[:, 3] - 1) * (1 - side), flip
+    )
+    brightness = (0.8 + 0.4 * u[:, 4]).view(-1, 1, 1, 1)
+    contrast = (0.8 + 0.4 * u[:, 5]).view(-1, 1, 1, 1)
+    views = views * brightness
+    mean = views.mean(dim=(1, 2, 3), keepdim=True)
+    return ((views - mean) * contrast + mean).clamp_(0, 1)
+
+
+def crop_views(
+    images: Tensor, side: Tensor, shift_x: Tensor, shift_y: Tensor, flip: Tensor | None = None
+) -> Tensor:
+    """Return square crops, resized back to the full size; differentiable in the images.
+
+    Args:
+        images: (n, 3, h, w).
+        side: side of the crop, 1 is the whole image, (n,).
+        shift_x: centre of the crop, -1 to 1 from left to right, (n,).
+        shift_y: from top to bottom, (n,).
+        flip: -1 mirrors an image, 1 does not, (n,).
+    """
+    theta = torch.zeros(len(images), 2, 3)
+    theta[:, 0, 0] = side if flip is None else side * flip
+    theta[:, 1, 1] = side
+    theta[:, 0, 2] = shift_x
+    theta[:, 1, 2] = shift_y
+    grid = functional.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
+    return functional.grid_sample(
+        images, grid.to(images.dtype), padding_mode="reflection", align_corners=False
+    )

@@ -1,0 +1,83 @@
+"""A trained classifier on disk: `model.safetensors` and `meta.json`, the latter written last."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tasks.classifiers import TorchClassifier, build_model
+from tasks.device import autocast_dtype
+from tasks.draws import Draws
+from tasks.errors import DataError, MissingDataError
+from tasks.spec import Spec
+from tasks.training_spec import TrainingSpec
+
+
+class CheckpointMeta(Spec):
+    """What is needed to build the network again, and what it was trained on."""
+
+    training: TrainingSpec
+    num_classes: int = Field(ge=2)
+    image_size: int = Field(ge=1)
+    losses: tuple[float, ...] = ()
+    trained_on: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights with their meaning."""
+
+    module: nn.Module
+    meta: CheckpointMeta
+
+    def classifier(self, device: torch.device | None = None) -> TorchClassifier:
+        """Return the trained network behind the classifier protocol."""
+        place = device or torch.device("cpu")
+        return TorchClassifier(
+            self.module.to(device=place, memory_format=torch.channels_last),  # type: ignore[call-overload]
+            self.meta.num_classes,
+            self.meta.image_size,
+            autocast_dtype(self.meta.training.precision, place),
+        )
+
+    def save(self, folder: Path) -> Path:
+        """Write both files into `folder` and return it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.contiguous() for name, value in self.module.state_dict().items()}
+        save_file(weights, folder / "model.safetensors")
+        text = json.dumps(self.meta.model_dump(mode="json"), indent=2)
+        (folder / "meta.json").write_text(text + "\n")
+        return folder
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        MissingDataError: the folder holds none.
+        DataError: a file is damaged, or the weights do not fit the network.
+    """
+    meta_file, weights_file = folder / "meta.json", folder / "model.safetensors"
+    for file in (meta_file, weights_file):
+        if not file.is_file():
+            raise MissingDataError(
+                f"{folder} holds no checkpoint: {file.name} is missing; name a folder that "
+                "`dcdctl train` wrote"
+            )
+    try:
+        meta = CheckpointMeta.model_validate_json(meta_file.read_text())
+        module = build_model(meta.training, meta.num_classes, Draws(0))
+        module.load_state_dict(load_file(weights_file))
+    except (ValidationError, SafetensorError, RuntimeError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"the checkpoint {folder} cannot be read ({type(error).__name__}); train it again"
+        ) from error
+    return Checkpoint(module, meta)

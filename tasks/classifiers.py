@@ -1,0 +1,241 @@
+"""Classifiers: small nets for small images, torchvision's by name, and what an attack may see.
+
+Every classifier takes images in the unit range and normalises inside, once, at the border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tasks.draws import Draws
+from tasks.errors import AccessError, SpecError
+from tasks.suggestions import did_you_mean
+from tasks.training_spec import TrainingSpec
+from tasks.types import UNIT, Bounds
+
+
+class Classifier(Protocol):
+    """What an attack and an evaluation see of a trained model."""
+
+    bounds: Bounds
+    image_size: int
+    num_classes: int
+    device: torch.device
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return logits (n, num_classes) of images (n, 3, s, s) in `bounds`, differentiable."""
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return class probabilities (n, num_classes), without a gradient."""
+
+
+class TorchClassifier:
+    """A module behind the protocol: frozen, in evaluation mode.
+
+    Args:
+        module: takes normalised images.
+        num_classes: its outputs.
+        image_size: height and width that it was trained on.
+        autocast: dtype of the forward pass, None for float32.
+    """
+
+    bounds = UNIT
+
+    def __init__(
+        self,
+        module: nn.Module,
+        num_classes: int,
+        image_size: int,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.module = module.eval().requires_grad_(False)
+        self.num_classes = num_classes
+        self.image_size = image_size
+        self.autocast = autocast
+        self.device = next(module.parameters()).device
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return float32 logits (n, num_classes); gradients flow to the images."""
+        with torch.autocast(
+            self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None
+        ):
+            images = normalise(images).contiguous(memory_format=torch.channels_last)
+            outputs: Tensor = self.module(images)
+        return outputs.float()
+
+    @torch.no_grad()
+    def scores(self, images: Tensor) -> Tensor:
+        """Return class probabilities (n, num_classes)."""
+        return functional.softmax(self.logits(images), dim=1)
+
+
+class ScoresOnly:
+    """A classifier behind an API: answers with scores, counts them, grants no gradient."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+        self.bounds = classifier.bounds
+        self.image_size = classifier.image_size
+        self.num_classes = classifier.num_classes
+        self.device = classifier.device
+        self.queries = 0
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Refuse: logits are white-box access.
+
+        Raises:
+            AccessError: always.
+        """
+        raise AccessError(
+            "a black-box attack asked for logits; it may use scores() only, or declare "
+            "access = 'white-box'"
+        )
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return class probabilities (n, num_classes); every image is one query."""
+        self.queries += len(images)
+        return self._classifier.scores(images.detach())
+
+
+class CountingClassifier:
+    """White-box access that counts the images shown, for the record."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+        self.bounds = classifier.bounds
+        self.image_size = classifier.image_size
+        self.num_classes = classifier.num_classes
+        self.device = classifier.device
+        self.queries = 0
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return logits (n, num_classes), differentiable."""
+        self.queries += len(images)
+        return self._classifier.logits(images)
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return class probabilities (n, num_classes)."""
+        self.queries += len(images)
+        return self._classifier.scores(images)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Map the unit range to mean 0.5, deviation 0.5: what PPA's and DCD's classifiers use."""
+    return (images - 0.5) / 0.5
+
+
+def build_model(spec: TrainingSpec, num_classes: int, draws: Draws) -> nn.Module:
+    """Return an untrained network, its weights drawn by `draws`.
+
+    Raises:
+        SpecError: no network has that name.
+    """
+    with seeded(draws.child("init")):
+        if spec.architecture in SMALL_NETS:
+            return SMALL_NETS[spec.architecture](num_classes, spec.width)
+        from torchvision import models
+
+        known = models.list_models(module=models)
+        if spec.architecture not in known:
+            raise SpecError(
+                f"architecture {spec.architecture!r} is unknown"
+                f"{did_you_mean(spec.architecture, [*SMALL_NETS, *known])}"
+            )
+        network: nn.Module = models.get_model(
+            spec.architecture, weights=None, num_classes=num_classes
+        )
+        return network
+
+
+@contextmanager
+def seeded(draws: Draws) -> Iterator[None]:
+    """Give torch's global generator, which initialisers and dropout use, a keyed state inside."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(draws.key)
+        yield
+
+
+class SmallResNet(nn.Module):
+    """Stem and three residual stages of widths w, 2w, 4w, for images of 32 to 64 pixels."""
+
+    def __init__(self, num_classes: int, width: int = 16) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        self.stages = nn.Sequential(
+            _Residual(width, width, 1),
+            _Residual(width, 2 * width, 2),
+            _Residual(2 * width, 4 * width, 2),
+        )
+        self.head = nn.Linear(4 * width, num_classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return penultimate features (n, 4w)."""
+        return self.stages(self.stem(images)).mean(dim=(2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (n, num_classes) of normalised images (n, 3, s, s)."""
+        return self.head(self.features(images))
+
+
+class _Residual(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.skip: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.skip = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.body(x) + self.skip(x))
+
+
+class SmallVgg(nn.Module):
+    """Plain convolutions with SiLU and dropout: unlike the small residual net in every block."""
+
+    def __init__(self, num_classes: int, width: int = 16) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = 3
+        for outputs in (2 * width, 4 * width, 6 * width):
+            layers += [
+                nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.SiLU(),
+                nn.MaxPool2d(2),
+                nn.Dropout2d(0.1),
+            ]
+            inputs = outputs
+        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten())
+        self.neck = nn.Sequential(nn.Linear(16 * inputs, 8 * width), nn.SiLU(), nn.Dropout(0.3))
+        self.head = nn.Linear(8 * width, num_classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return penultimate features (n, 8w)."""
+        features: Tensor = self.neck(self.body(images))
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (n, num_classes) of normalised images (n, 3, s, s)."""
+        return self.head(self.features(images))
+
+
+SMALL_NETS: dict[str, type[SmallResNet] | type[SmallVgg]] = {
+    "small-resnet": SmallResNet,
+    "small-vgg": SmallVgg,
+}

@@ -1,0 +1,1 @@
+"""Data sets as row tables, and the built-in faces."""

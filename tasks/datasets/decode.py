@@ -1,0 +1,152 @@
+"""One image file's bytes to one square RGB image of 8 bits, or the reason why not.
+
+What is done with what: EXIF orientation is applied; transparency is laid over white; 16-bit grey is
+scaled to 8 bits; CMYK and palettes become RGB; colour profiles are ignored. A multi-picture JPEG
+(what many phones write) gives its main picture. Animations and multi-page files are refused, since
+which frame shows the person is a guess.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import warnings
+from typing import Literal
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from tasks.types import Image8
+
+MAX_PIXELS = 2**26
+"""A larger header is refused before anything is decoded: 67 megapixels take 200 MB as RGB."""
+
+# What the file holds counts, not its name. A closed list: PIL would hand PostScript to a program.
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
+
+MAX_BYTES = 2**28
+"""A larger file is refused before it is read: no photograph has 256 MB, but a film may."""
+
+_DRAFT = 2  # a JPEG may be decoded smaller, down to this many times the size that is asked for
+
+Reason = Literal[
+    "empty file",
+    "not an image",
+    "too many pixels",
+    "animated or multi-page",
+    "truncated",
+    "corrupt",
+    "unknown pixel range",
+    "file is gone",
+    "permission denied",
+    "file too large",
+    "cannot be read",
+]
+"""Why an image is quarantined: a closed list without names, so that reasons can be counted."""
+
+
+class UnreadableImage(Exception):  # noqa: N818  (a verdict about a file, counted, never shown)
+    """An image cannot be used; caught where rows are quarantined."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+
+
+def read_source(source: str) -> bytes:
+    """Return the bytes of the file that a row's `source` names.
+
+    Args:
+        source: a file URI, as `folder_rows` writes it; object stores would be opened here.
+
+    Raises:
+        UnreadableImage: with the reason.
+    """
+    path = os.fsdecode(unquote_to_bytes(urlsplit(source).path))  # names need not be UTF-8
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise UnreadableImage("file is gone") from None
+    except PermissionError:
+        raise UnreadableImage("permission denied") from None
+    except OSError:
+        raise UnreadableImage("cannot be read") from None
+    if len(data) > MAX_BYTES:
+        raise UnreadableImage("file too large")
+    return data
+
+
+def decode(data: bytes, size: int, crop: Literal["center", "none"]) -> Image8:
+    """Decode, orient, crop and resize one image.
+
+    Args:
+        data: the file's bytes.
+        size: height and width of the result, in pixels.
+        crop: "center" takes the largest centred square, "none" squeezes the whole image.
+
+    Returns:
+        uint8 of shape (size, size, 3), RGB; the same bytes give the same pixels. An image that has
+        this size already is not resampled.
+
+    Raises:
+        UnreadableImage: with the reason.
+    """
+    if not data:
+        raise UnreadableImage("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata that is not used here
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                return _decode(image, size, crop)
+    except UnreadableImage:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableImage("not an image") from None
+    except Image.DecompressionBombError:
+        raise UnreadableImage("too many pixels") from None
+    # Parsers that are fed hostile bytes raise whatever they like, from struct.error to
+    # RecursionError. Nothing is lost: the row is quarantined and counted.
+    except Exception as error:
+        truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
+        raise UnreadableImage("truncated" if truncated else "corrupt") from None
+
+
+def _decode(image: Image.Image, size: int, crop: Literal["center", "none"]) -> Image8:
+    if image.width * image.height > MAX_PIXELS:
+        raise UnreadableImage("too many pixels")
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise UnreadableImage("animated or multi-page")
+    image.draft(None, (_DRAFT * size, _DRAFT * size))
+    image.load()
+    with contextlib.suppress(Exception):  # broken metadata around good pixels: taken as upright
+        ImageOps.exif_transpose(image, in_place=True)
+    rgb = _to_rgb(image)
+    width, height = rgb.size
+    box = (0, 0, width, height)
+    if crop == "center":
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2  # whole pixels: no blur at scale 1
+        box = (left, top, left + side, top + side)
+    small = rgb.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(small, dtype=np.uint8)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _sixteen_bit_grey(image).convert("RGB")
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        white = Image.new("RGBA", over.size, "white")
+        return Image.alpha_composite(white, over).convert("RGB")
+    return image.convert("RGB")
+
+
+def _sixteen_bit_grey(image: Image.Image) -> Image.Image:
+    """Scale 0..65535 to 0..255, where PIL would clip. PIL reads 16-bit PGM as 32-bit "I"."""
+    pixels = np.asarray(image)
+    if pixels.dtype.kind == "f" or pixels.min() < 0 or pixels.max() > 65535:
+        raise UnreadableImage("unknown pixel range")
+    return Image.fromarray(np.rint(pixels / 257.0).astype(np.uint8))

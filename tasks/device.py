@@ -1,0 +1,32 @@
+"""Where tensors live and in which precision a forward pass runs."""
+
+from __future__ import annotations
+
+import functools
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def default_device() -> torch.device:
+    """Return the first GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@functools.cache
+def has_fast_bfloat16(device_type: str) -> bool:
+    """Say whether bfloat16 runs in hardware: on the CPU with AVX-512 BF16 or AMX instructions."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """Return the dtype for autocast, None for float32."""
+    if precision == "float32":
+        return None
+    if precision == "auto" and not has_fast_bfloat16(device.type):
+        return None
+    return torch.bfloat16

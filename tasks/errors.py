@@ -1,0 +1,111 @@
+"""Every error that a person or a disk can cause, in one tree.
+
+DcdctlError                     exit code 1
+├── SpecError                   2   a setting is wrong: unknown key, value out of range, contradiction
+├── DataError                   3   the data is not what the settings say
+│   ├── MissingDataError            a folder or file that is named does not exist
+│   ├── TargetClassError            a class is too small, missing, or its own surrogate
+│   ├── SurrogateError              too few surrogates, or one that is a target
+│   └── QuarantineError             more images are unreadable than the stated share allows
+├── TrainingError               4   training broke (a loss that is not finite)
+├── AttackError                 5   an attack broke
+│   ├── NonFiniteLossError          its loss is not finite
+│   └── AccessError                 it asked for more than its threat model grants
+├── StoreError                  6   results cannot be read or written
+│   ├── StorageLockedError          another process is writing this run
+│   ├── DiskFullError               no space is left
+│   └── UnfinishedRunError          the run exists and is not finished: resume it or start afresh
+├── ClusterError                7   Ray cannot be started or reached
+└── FailedTrialsError           8   the sweep ended, and at least one trial failed
+
+A sentence says what is wrong, which value, and what to do. `assert` is for what only a bug could
+break. The command line prints the sentence and exits with the code; Ctrl-C exits with 130.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DcdctlError(Exception):
+    """Root of all errors that are not bugs."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class SpecError(DcdctlError):
+    """A setting is wrong."""
+
+    exit_code = 2
+
+
+class DataError(DcdctlError):
+    """The data is not what the settings say."""
+
+    exit_code = 3
+
+
+class MissingDataError(DataError):
+    """A folder or a file that is named does not exist."""
+
+
+class TargetClassError(DataError):
+    """A class is too small, missing, or its own surrogate."""
+
+
+class SurrogateError(DataError):
+    """Too few surrogates, or one that is itself a target."""
+
+
+class QuarantineError(DataError):
+    """More images are unreadable than the stated share allows."""
+
+
+class TrainingError(DcdctlError):
+    """Training broke."""
+
+    exit_code = 4
+
+
+class AttackError(DcdctlError):
+    """An attack broke."""
+
+    exit_code = 5
+
+
+class NonFiniteLossError(AttackError):
+    """The loss of an attack is not finite."""
+
+
+class AccessError(AttackError):
+    """An attack asked for more than its threat model grants."""
+
+
+class StoreError(DcdctlError):
+    """Results cannot be read or written."""
+
+    exit_code = 6
+
+
+class StorageLockedError(StoreError):
+    """Another process is writing this run."""
+
+
+class DiskFullError(StoreError):
+    """No space is left on the storage."""
+
+
+class UnfinishedRunError(StoreError):
+    """The run exists and is not finished."""
+
+
+class ClusterError(DcdctlError):
+    """Ray cannot be started or reached."""
+
+    exit_code = 7
+
+
+class FailedTrialsError(DcdctlError):
+    """The sweep ended, and at least one trial failed."""
+
+    exit_code = 8

@@ -1,0 +1,139 @@
+"""Training: one pure-torch loop, the same alone and as one of several processes.
+
+Order and augmentation are keyed by (seed, epoch, row), the loss is the mean over the global batch,
+and batch statistics are taken over it, so that the number of processes changes the result by
+rounding only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tasks.batches import epoch_batches
+from tasks.classifiers import seeded
+from tasks.device import autocast_dtype
+from tasks.draws import Draws
+from tasks.errors import TrainingError
+from tasks.training_spec import TrainingSpec
+
+
+@dataclass
+class TrainingState:
+    """All that is needed to go on after an epoch."""
+
+    epoch: int = 0
+    losses: list[float] = field(default_factory=list)
+    model: dict[str, Tensor] = field(default_factory=dict)
+    optimizer: dict[str, object] = field(default_factory=dict)
+    schedule: dict[str, object] = field(default_factory=dict)
+
+
+def fit(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    spec: TrainingSpec,
+    draws: Draws,
+    *,
+    device: torch.device | None = None,
+    rank: int = 0,
+    world: int = 1,
+    start: TrainingState | None = None,
+    on_epoch: Callable[[TrainingState], None] | None = None,
+) -> list[float]:
+    """Train a classifier in place.
+
+    AdamW with a one-cycle schedule, cross entropy, optional augmentation.
+
+    Args:
+        model: takes normalised images; wrapped in DistributedDataParallel when world > 1.
+        images: training images (n, 3, h, w), float in [0, 1].
+        labels: (n,), int64.
+        spec: the settings.
+        draws: all randomness.
+        device: where to train; the model is moved there.
+        rank: this process.
+        world: number of processes; a process group must be there when above 1.
+        start: go on after this state.
+        on_epoch: called after each epoch; the state is filled when it is called.
+
+    Returns:
+        Mean training loss of each epoch.
+
+    Raises:
+        TrainingError: the loss is not finite, or there is less than one batch.
+    """
+    device = device or images.device
+    if len(labels) < 2 * world:
+        raise TrainingError(
+            f"{len(labels)} training rows for {world} processes; at least {2 * world} are needed"
+        )
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    plain = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    dtype = autocast_dtype(spec.precision, device)
+    steps = sum(1 for _ in _batch_sizes(len(labels), spec.batch_size, world))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, spec.learning_rate, total_steps=spec.epochs * steps + 1, pct_start=0.25
+    )
+    state = TrainingState()
+    if start is not None:
+        state = TrainingState(start.epoch, list(start.losses))
+        plain.load_state_dict(start.model)
+        optimizer.load_state_dict(dict(start.optimizer))
+        schedule.load_state_dict(dict(start.schedule))
+
+    for epoch in range(state.epoch, spec.epochs):
+        model.train()
+        epoch_draws = draws.child("epoch", epoch)
+        total = torch.zeros((), device=device)
+        with seeded(epoch_draws.child("dropout", rank)):
+            batches = epoch_batches(
+                images,
+                labels,
+                spec.batch_size,
+                epoch_draws,
+                augment=spec.augment,
+                rank=rank,
+                world=world,
+            )
+            for views, wanted, rows in batches:
+                views = ((views - 0.5) / 0.5).to(device, memory_format=torch.channels_last)
+                with torch.autocast(
+                    device.type, dtype or torch.bfloat16, enabled=dtype is not None
+                ):
+                    logits = model(views)
+                loss = functional.cross_entropy(logits.float(), wanted.to(device), reduction="sum")
+                # DistributedDataParallel averages over processes: times `world` makes it a sum.
+                (loss * (world / rows)).backward()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                schedule.step()
+                total += loss.detach() * world / rows
+        mean = float(total) / steps
+        if not math.isfinite(mean):
+            raise TrainingError(
+                f"the training loss is {mean} after epoch {epoch + 1} of {spec.epochs}; lower "
+                f"training.learning_rate={spec.learning_rate:g}, or set training.precision=float32"
+            )
+        state.epoch = epoch + 1
+        state.losses.append(mean)
+        if on_epoch is not None:
+            state.model = plain.state_dict()
+            state.optimizer = optimizer.state_dict()
+            state.schedule = schedule.state_dict()
+            on_epoch(state)
+    return state.losses
+
+
+def _batch_sizes(rows: int, batch_size: int, world: int) -> list[int]:
+    sizes = [min(batch_size, rows - start) for start in range(0, rows, batch_size)]
+    return [size for size in sizes if size >= 2 * world]
