@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from attacks.attack import Access, AttackResult, labels_of, to_bounds
+from attacks.attack import Access, AttackResult, check_finite, labels_of, to_bounds
 from attacks.candidates import candidate_ids, synthesize_all
 from attacks.pool import BATCH, Pool, score_pool
 from attacks.prior import Prior
@@ -49,15 +49,16 @@ class MirrorB:
         p = box.clip(self._populations(pool, labels))  # (searches, population, w_size)
         wanted = labels.repeat_interleave(spec.restarts)
         ids = candidate_ids(targets, spec.restarts)
-        fitness = self._fitness(classifier, prior, p, wanted)
+        fitness = self._fitness(classifier, prior, p, wanted, 0)
         for generation in range(spec.generations):
             open_ = fitness.max(dim=1).values.exp() < spec.stop_confidence
+            open_ |= torch.tensor(spec.stop_confidence >= 1, device=p.device)
             if not bool(open_.any()):
                 break
             rows = torch.nonzero(open_)[:, 0]
             step = draws.child("generation", generation)
             children = self._children(p[rows], fitness[rows], box, ids[rows.cpu().numpy()], step)
-            born = self._fitness(classifier, prior, children, wanted[rows])
+            born = self._fitness(classifier, prior, children, wanted[rows], generation + 1)
             elite = fitness[rows].argmax(dim=1, keepdim=True)
             kept = torch.gather(p[rows], 1, elite[:, :, None].expand(-1, -1, p.shape[2]))
             p[rows] = torch.cat([kept, children], dim=1)
@@ -86,7 +87,9 @@ class MirrorB:
             parts.append(best.repeat(1, repeats, 1)[:, : spec.population])
         return to_p(torch.stack(parts, dim=1).flatten(0, 1))
 
-    def _fitness(self, classifier: Classifier, prior: Prior, p: Tensor, labels: Tensor) -> Tensor:
+    def _fitness(
+        self, classifier: Classifier, prior: Prior, p: Tensor, labels: Tensor, generation: int
+    ) -> Tensor:
         """Return log probabilities of the target class, (searches, individuals)."""
         flat = to_w(p).flatten(0, 1)
         wanted = labels.repeat_interleave(p.shape[1])
@@ -97,7 +100,9 @@ class MirrorB:
             )
             scores = classifier.scores(images)
             found.append(scores.gather(1, wanted[i : i + BATCH, None])[:, 0])
-        return torch.cat(found).clamp_min(1e-30).log().view(p.shape[:2])
+        log_scores = torch.cat(found).clamp_min(1e-30).log()
+        check_finite(-log_scores, wanted, self.spec.name, generation)
+        return log_scores.view(p.shape[:2])
 
     def _children(
         self, p: Tensor, fitness: Tensor, box: PBox, ids: IntArray, draws: Draws

@@ -114,14 +114,16 @@ def sweep(
     if as_json:
         typer.echo(outcome.model_dump_json(indent=2))
     else:
-        console.print(f"\nReport: {outcome.report}\nNext:", highlight=False, soft_wrap=True)
-        for command in outcome.next_commands:
-            console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
+        typer.echo("\n".join([f"\nReport: {outcome.report}", "Next:"]))
+        typer.echo("\n".join(f"  {command}" for command in outcome.next_commands))
 
 
 @app.command(cls=Command, rich_help_panel="The main job")
 def report(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, as sweep names it.")],
+    show_people: Annotated[
+        bool, typer.Option("--show-people", help="Put pictures of real people on the page.")
+    ] = False,
 ) -> None:
     """Write the report of a run again, from its records.
 
@@ -130,7 +132,7 @@ def report(
     """
     from orchestrator.report import write_report
 
-    typer.echo(write_report(run))
+    typer.echo(write_report(run, show_people=show_people))
 
 
 @app.command(cls=Command, rich_help_panel="One step")
@@ -147,7 +149,7 @@ def plan(
         dcdctl plan
         dcdctl plan experiment.yaml --set dcd.mislabel_fraction=0.4 --json
     """
-    from orchestrator.stages import plan_summary
+    from orchestrator.commands import plan_summary
 
     _show(plan_summary(_load(config, assignments, storage, seed)), as_json)
 
@@ -156,6 +158,9 @@ def plan(
 def augment(
     out: Out,
     config: Config = None,
+    form: Annotated[
+        Literal["parquet", "imagefolder"], typer.Option("--format", help="How it is written.")
+    ] = "parquet",
     assignments: Assignments = None,
     storage: Storage = None,
     seed: Seed = None,
@@ -164,12 +169,13 @@ def augment(
     """Write the protected training images as files.
 
     Example:
-        dcdctl augment experiment.yaml --out protected
+        dcdctl augment --out protected
+        dcdctl augment experiment.yaml --out protected --format imagefolder
     """
-    from orchestrator.stages import augment as run
+    from orchestrator.commands import augment as run
 
     spec = _load(config, assignments, storage, seed)
-    _show(run(spec, out, _console(as_json)), as_json)
+    _show(run(spec, out, _console(as_json), form), as_json)
 
 
 @app.command(cls=Command, rich_help_panel="One step")
@@ -189,7 +195,7 @@ def train(
     Example:
         dcdctl train experiment.yaml --defense none --out control
     """
-    from orchestrator.stages import train as run
+    from orchestrator.commands import train as run
 
     spec = _load(config, assignments, storage, seed)
     _show(run(spec, defense, out, _console(as_json)), as_json)
@@ -211,7 +217,7 @@ def attack(
     Example:
         dcdctl attack experiment.yaml --checkpoint control
     """
-    from orchestrator.stages import attack as run
+    from orchestrator.commands import attack as run
 
     spec = _load(config, assignments, storage, seed)
     _show(run(spec, checkpoint, _console(as_json)), as_json)
@@ -231,7 +237,7 @@ def prior_train(
     Example:
         dcdctl prior train experiment.yaml --out prior.safetensors
     """
-    from orchestrator.stages import train_prior
+    from orchestrator.commands import train_prior
 
     spec = _load(config, assignments, storage, seed)
     _show(train_prior(spec, out, _console(as_json)), as_json)

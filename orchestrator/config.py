@@ -24,8 +24,6 @@ from tasks.suggestions import did_you_mean
 RUN_SPEC = "spec.json"
 """Where a run keeps its experiment; JSON is YAML too."""
 
-_SCIENTIFIC = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+")
-
 
 def load_spec(path: Path | None, overrides: Sequence[str] = ()) -> ExperimentSpec:
     """Load an experiment.
@@ -100,7 +98,10 @@ def _read(path: Path) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: 1e-3 is a number, keys are text, and none comes twice."""
+    """YAML as people mean it: keys are text, none comes twice, and a date is a name.
+
+    YAML reads 1e-3 as text; pydantic makes it a number wherever a number is due.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[str, int] = {}
@@ -122,8 +123,6 @@ class _Loader(yaml.SafeLoader):
         return {key.value: self.construct_object(value, deep=deep) for key, value in node.value}
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _SCIENTIFIC, list("-+.0123456789"))
-# A name that looks like a date stays a name.
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
     for first, resolvers in _Loader.yaml_implicit_resolvers.items()

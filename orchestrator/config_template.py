@@ -6,6 +6,7 @@ Both are written from the descriptions and the defaults of the spec. Refresh the
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +44,7 @@ def template(path: str) -> str:
         path: where the file will lie, for the commands in its head.
     """
     values = ExperimentSpec().model_dump(mode="json")
-    head = [f"# {line}" for line in _HEAD.format(path=path).splitlines()]
+    head = [f"# {line}" for line in _HEAD.format(path=shlex.quote(path)).splitlines()]
     return "\n".join([*head, "", *_section(json_schema(), values, "")]) + "\n"
 
 
@@ -128,7 +129,7 @@ def settings_table() -> str:
         parts += ["| setting | default | may be | meaning |", "|---|---|---|---|"]
         for key, node in section.properties.items():
             if "const" not in node:
-                default = "" if key in section.required else f"`{_flow(node['default'])}`"
+                default = "required" if key in section.required else f"`{_flow(node['default'])}`"
                 about = node.get("description", "")
                 parts.append(f"| `{key}` | {default} | {allowed(node)} | {about} |")
         parts.append("")

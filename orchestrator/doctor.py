@@ -76,13 +76,14 @@ class Diagnosis(Spec):
     def render(self, console: Console) -> None:
         """Print a line for each check, and below it what to do."""
         from rich.table import Table
+        from rich.text import Text
 
         colours = {"ok": "green", "warn": "yellow", "fail": "red"}
         table = Table.grid(padding=(0, 2))
         for check in self.checks:
             text = check.finding + (f"\n-> {check.advice}" if check.advice else "")
-            colour = colours[check.status]
-            table.add_row(f"[{colour}]{check.status}[/]", check.name, text)
+            status = Text(check.status, style=colours[check.status])
+            table.add_row(status, check.name, Text(text))
         console.print(table, highlight=False)
 
 
@@ -194,11 +195,7 @@ def check_cores(spec: ExperimentSpec) -> Finding:
 
 def check_memory(spec: ExperimentSpec) -> Finding:
     """Room for Ray and a training process."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GB
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024 / GB
+    free = _free_memory() / GB
     for (limit,) in _cgroup("memory.max"):
         free = min(free, int(limit) / GB)
     sentence = f"{free:.1f} GB of memory free"
@@ -286,9 +283,11 @@ def check_ray(spec: ExperimentSpec) -> Finding:
     try:
         _, stderr = process.communicate(timeout=RAY_DEADLINE_S)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
         return Finding("fail", f"Ray ran no task within {RAY_DEADLINE_S:.0f} s", _RAY_ADVICE)
+    finally:  # after Ctrl-C too
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
     if process.returncode != 0:
         last = (stderr.strip() or f"exit code {process.returncode}").splitlines()[-1]
         return Finding("fail", f"Ray does not start: {last}", _RAY_ADVICE)
@@ -310,6 +309,14 @@ CHECKS: dict[str, Callable[[ExperimentSpec], Finding]] = {
     "storage": check_storage,
     "ray": check_ray,
 }
+
+
+def _free_memory() -> float:
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+    return float(lines["MemAvailable"].split()[0]) * 1024
 
 
 def _cgroup(name: str) -> Iterator[list[str]]:

@@ -6,6 +6,7 @@ import errno
 import shlex
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -69,15 +70,11 @@ def interrupted(command: str, words: list[str]) -> str:
     return f"interrupted; what is finished is saved, go on with: {line}"
 
 
-def _causes(error: BaseException) -> list[BaseException]:
-    """Return an error and what caused it; what Ray wrapped comes before the wrapper."""
-    found: list[BaseException] = []
-    queue: list[Any] = [error]
-    while queue:
-        one = queue.pop(0)
-        if isinstance(one, BaseException) and one not in found:
-            wrapped = getattr(one, "cause", None)
-            found += [wrapped] if isinstance(wrapped, BaseException) else []
-            found.append(one)
-            queue += [one.__cause__, None if one.__suppress_context__ else one.__context__]
-    return found
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it was raised from; what Ray wrapped comes before the wrapper."""
+    one: Any = error
+    while isinstance(one, BaseException):
+        if isinstance(wrapped := getattr(one, "cause", None), BaseException):
+            yield wrapped
+        yield one
+        one = one.__cause__

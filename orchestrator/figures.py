@@ -19,7 +19,6 @@ from orchestrator.palette import LIGHT
 from orchestrator.spec import GoalSpec
 from tasks.types import Image8
 
-
 ATTACK_NAMES = {
     "ppa": "PPA",
     "mirror-w": "MIRROR, white box",
@@ -179,4 +178,3 @@ def _draw_grid(figure: Any, columns: Sequence[GridColumn], top: float) -> None:
 
 
 _VERDICT_COLOURS = {"target": "alarm", "surrogate": "accent", "other": "muted", "": "muted"}
-

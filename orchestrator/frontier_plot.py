@@ -10,6 +10,9 @@ from orchestrator.palette import LIGHT
 from orchestrator.records import Rate
 from orchestrator.spec import GoalSpec
 
+Box = tuple[float, float, float, float]
+"""Left, bottom, right, top, in points."""
+
 
 @dataclass(frozen=True)
 class PlottedTrial:
@@ -36,13 +39,13 @@ def draw_frontier(axes: Any, trials: Sequence[PlottedTrial], goal: GoalSpec) -> 
         goal: drawn as the region where both goals are met, when the control is among the trials.
     """
     _scale_axes(axes, trials, goal)
-    _draw_goal(axes, trials, goal)
+    words = _draw_goal(axes, trials, goal)
     # Stairs: a step is what the trials reach, a slope between them would promise what none did.
     front = sorted((t.clean.value, t.attack.value) for t in trials if t.on_front)
     axes.step(*zip(*front, strict=True), where="pre", color=LIGHT["trial"], lw=1.2, zorder=2)
     for trial in trials:
         _draw_trial(axes, trial)
-    _label_trials(axes, trials)
+    _label_trials(axes, trials, words)
 
 
 @dataclass(frozen=True)
@@ -91,27 +94,33 @@ def _goal_left(control: PlottedTrial, goal: GoalSpec) -> float:
     return control.clean.value - goal.max_accuracy_drop
 
 
-def _draw_goal(axes: Any, trials: Sequence[PlottedTrial], goal: GoalSpec) -> None:
-    for control in (t for t in trials if t.role == "control"):
-        left, right = _goal_left(control, goal), axes.get_xlim()[1]
-        bottom, top = axes.get_ylim()[0], goal.max_attack_accuracy
-        axes.fill_between([left, right], bottom, top, color=LIGHT["goal"], lw=0, zorder=0.6)
-        axes.plot(
-            [left, left, right], [bottom, top, top], color=LIGHT["accent"], lw=0.9, dashes=(4, 3)
-        )
-        axes.annotate(
-            f"both goals met: attack at most {100 * top:g} %, "
-            f"loss at most {100 * goal.max_accuracy_drop:g} points",
-            (left, top), xytext=(3, 5), textcoords="offset points", size=8.5,
-            color=LIGHT["accent"],
-        )  # fmt: skip
+def _draw_goal(axes: Any, trials: Sequence[PlottedTrial], goal: GoalSpec) -> list[Box]:
+    """Shade where both goals are met; return the box of the words above it."""
+    control = next((t for t in trials if t.role == "control"), None)
+    if control is None:
+        return []
+    left, right = _goal_left(control, goal), axes.get_xlim()[1]
+    bottom, top = axes.get_ylim()[0], goal.max_attack_accuracy
+    axes.fill_between([left, right], bottom, top, color=LIGHT["goal"], lw=0, zorder=0.6)
+    axes.plot([left, left, right], [bottom, top, top], color=LIGHT["accent"], lw=0.9, dashes=(4, 3))
+    axes.annotate(
+        "both goals met", (left, top), xytext=(3, 5), textcoords="offset points", size=8.5,
+        color=LIGHT["accent"],
+    )  # fmt: skip
+    x, y = axes.transData.transform((left, top)) * 72 / axes.figure.dpi
+    return [(x + 3, y + 5, x + 75, y + 15)]
 
 
 def _draw_trial(axes: Any, trial: PlottedTrial) -> None:
     style = _style(trial)
     colour = LIGHT[style.colour]
     x, y = trial.clean, trial.attack
-    faint: dict[str, Any] = {"color": colour, "alpha": 0.45, "lw": 1.1, "zorder": style.order - 0.5}
+    faint: dict[str, Any] = {
+        "color": colour,
+        "alpha": 0.45 if style.filled else 0.2,
+        "lw": 1.1,
+        "zorder": style.order - 0.5,
+    }
     axes.plot([x.low, x.high], [y.value, y.value], **faint)
     axes.plot([x.value, x.value], [y.low, y.high], **faint)
     if trial.knee:
@@ -126,35 +135,30 @@ def _draw_trial(axes: Any, trial: PlottedTrial) -> None:
     )  # fmt: skip
 
 
-def _label_trials(axes: Any, trials: Sequence[PlottedTrial]) -> None:
+_PLACES = ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1.2), (0, -1.2), (1, 2.5), (-1, 2.5))
+"""Where a label may stand, in gaps from its point: right and above first."""
+
+
+def _label_trials(axes: Any, trials: Sequence[PlottedTrial], taken: list[Box]) -> None:
     """Write each trial's number where it hides least, the most important trial first."""
     scale = 72 / axes.figure.dpi  # pixels to points
+    frame = tuple(axes.bbox.extents * scale)
     at = {
         t.index: axes.transData.transform((t.clean.value, t.attack.value)) * scale for t in trials
     }
-    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in at.values()]
+    taken = taken + [(x - 5, y - 5, x + 5, y + 5) for x, y in at.values()]
     for trial in sorted(trials, key=lambda t: (-_style(t).order, t.index)):
         words: list[str] = [] if trial.role == "other" else [trial.role]
         words += ["knee"] if trial.knee else []
         text = ", ".join([*([] if trial.role == "control" else [str(trial.index)]), *words])
         x, y = at[trial.index]
-        width, height = 5.0 * len(text) + 2, 10.0
+        width, height = 5.2 * len(text) + 2, 10.0
         gap = 12 if trial.knee or trial.role == "recommended" else 8
-        places = [
+        corners = [
             (x + dx * gap - width * (1 - dx) / 2, y + dy * gap - height * (1 - dy) / 2)
-            for dx, dy in (
-                (1, 1),
-                (-1, 1),
-                (1, -1),
-                (-1, -1),
-                (0, 1.2),
-                (0, -1.2),
-                (1, 2.5),
-                (-1, 2.5),
-            )
+            for dx, dy in _PLACES
         ]
-        boxes = [(left, low, left + width, low + height) for left, low in places]
-        frame = axes.bbox.extents * scale
+        boxes: list[Box] = [(left, low, left + width, low + height) for left, low in corners]
         best = min(boxes, key=lambda b: sum(_overlap(b, o) for o in taken) + _outside(b, frame))
         taken.append(best)
         axes.annotate(
@@ -164,11 +168,11 @@ def _label_trials(axes: Any, trials: Sequence[PlottedTrial]) -> None:
         )  # fmt: skip
 
 
-def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+def _overlap(one: Box, other: Box) -> float:
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     return max(width, 0.0) * max(height, 0.0)
 
 
-def _outside(box: Sequence[float], frame: Sequence[float]) -> float:
+def _outside(box: Box, frame: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1]) - _overlap(box, frame)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +28,7 @@ import pyarrow.parquet as pq
 from orchestrator.block_stream import Batch, cut, map_blocks
 from orchestrator.store import disk_errors, write_atomic
 from tasks.datasets.decode import UnreadableImage, decode, read_source
-from tasks.datasets.folder import ROW_ORDER
+from tasks.datasets.folder import ROW_ORDER, source_path
 from tasks.datasets.spec import BuiltinData, FolderData
 from tasks.errors import DataError, QuarantineError, StoreError, TargetClassError
 from tasks.spec import fingerprint
@@ -105,13 +104,15 @@ def ingest(
             _judge(rows, reasons, data, out)
             rows = rows.filter(pa.array(~bad))
             if bad.any():
-                images = _without(images, bad, out / f".{_IMAGES}.kept")
-                os.replace(out / f".{_IMAGES}.kept", partial_file)
+                packed_file = out / f".{_IMAGES}.packed.partial"
+                images = _without(images, bad, packed_file)
+                os.replace(packed_file, partial_file)
             images.flush()
             _write_table(rows, out / _ROWS)
             os.replace(partial_file, out / _IMAGES)
         finally:
-            partial_file.unlink(missing_ok=True)
+            for left in out.glob(".*.partial"):
+                left.unlink()
         quarantined = dict(sorted(Counter(reasons[bad].tolist()).items()))
         manifest = {
             "rows": rows.num_rows,
@@ -214,8 +215,8 @@ def _judge(
     n, total = listed.num_rows, rows.num_rows
     see = f"all are listed in {out / _QUARANTINE}"
     if n > data.max_quarantine_fraction * total:
-        root = data.root.expanduser().absolute().as_uri() + "/"
-        first = unquote(listed["source"][0].as_py().removeprefix(root))
+        file = source_path(listed["source"][0].as_py())
+        first = file.relative_to(data.root.expanduser().absolute())
         raise QuarantineError(
             f"{n} of {total} images ({n / total:.1%}) cannot be used, and "
             f"data.max_quarantine_fraction allows {data.max_quarantine_fraction:.1%}; the first is "

@@ -129,20 +129,12 @@ def recommend(records: Sequence[TrialRecord], goal: GoalSpec) -> Recommendation:
         )
     if not candidates:
         return Recommendation(None, "No trial with a defence has finished.")
-    chosen = min(feasible(candidates, control, goal), key=_preference, default=None)
-    if chosen is None:
+    good = feasible(candidates, control, goal)
+    if not good:
         nearest = min(candidates, key=lambda r: (max(_excess(r, control, goal)), _preference(r)))
         return Recommendation(None, _shortfall(nearest, control, goal), nearest.trial_id)
-    others = len(feasible(candidates, control, goal)) - 1
-    among = "the only trial that meets" if others == 0 else f"of {others + 1} trials that meet"
-    lead = f"Trial {chosen.index} is {among} both goals"
-    choice = "" if others == 0 else ", the one with the lowest upper bound on its worst attack"
-    return Recommendation(
-        chosen.trial_id,
-        f"{lead}{choice}: at most {100 * _upper_bound(chosen):.1f} % with 95 % confidence "
-        f"(goal: {100 * goal.max_attack_accuracy:g} %), for {_drop_in_words(chosen, control)} of "
-        f"clean accuracy (goal: at most {100 * goal.max_accuracy_drop:g} points).",
-    )
+    chosen = min(good, key=_preference)
+    return Recommendation(chosen.trial_id, _grounds(chosen, good, control, goal))
 
 
 def find_control(records: Sequence[TrialRecord]) -> TrialRecord | None:
@@ -177,7 +169,26 @@ def _preference(record: TrialRecord) -> tuple[float, float, float, int]:
 
 def _drop_in_words(record: TrialRecord, control: TrialRecord) -> str:
     drop = 100 * (point_of(control).clean_accuracy - point_of(record).clean_accuracy)
-    return f"{drop:.1f} points" if drop > 0 else "no loss"
+    return f"{drop:.1f} points" if drop > 0 else "no point"
+
+
+def _grounds(
+    chosen: TrialRecord, good: Sequence[TrialRecord], control: TrialRecord, goal: GoalSpec
+) -> str:
+    if len(good) == 1:
+        lead = f"Trial {chosen.index} is the only one that meets both goals"
+    else:
+        lead = (
+            f"Of {len(good)} trials that meet both goals, trial {chosen.index} has the lowest "
+            "upper bound on its strongest attack"
+        )
+    point = point_of(chosen)
+    return (
+        f"{lead}: {100 * point.attack_accuracy:.1f} % of its reconstructions show the target, at "
+        f"most {100 * _upper_bound(chosen):.1f} % by the 95 % interval (goal: "
+        f"{100 * goal.max_attack_accuracy:g} %). It costs {_drop_in_words(chosen, control)} of "
+        f"clean accuracy (goal: at most {100 * goal.max_accuracy_drop:g})."
+    )
 
 
 def _shortfall(record: TrialRecord, control: TrialRecord, goal: GoalSpec) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,11 @@ class Grid:
     pseudonyms: Sequence[str]
     columns: Sequence[GridColumn]
 
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Each attack with the number of its columns; "" for the examples."""
+        return [(attack, len(list(g))) for attack, g in groupby(c.attack for c in self.columns)]
+
 
 def reconstruction_grid(
     run_dir: Path, trials: Mapping[str, TrialRecord], rows: int = 8
@@ -88,9 +94,7 @@ def reconstruction_grid(
             if found is not None and len(found.pictures) == len(names):
                 words = [VERDICTS[found.verdicts[i, 0]] for i in shown]
                 first = columns[-1].attack != attack
-                columns.append(
-                    GridColumn(heading, found.pictures[shown, 0], words, attack, first)
-                )
+                columns.append(GridColumn(heading, found.pictures[shown, 0], words, attack, first))
     return Grid([names[i] for i in shown], columns)
 
 
@@ -107,7 +111,8 @@ def _hits(record: TrialRecord) -> dict[str, float]:
 def _load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Pictures are an illustration: a report without them is better than no report."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # np.load leaves a file open that it opened itself and cannot read.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except (OSError, ValueError, zipfile.BadZipFile):
         return {}

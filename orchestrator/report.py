@@ -6,7 +6,6 @@ written again at any time: `dcdctl report`.
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from orchestrator.figures import (
@@ -23,18 +21,26 @@ from orchestrator.figures import (
     figure_png,
     figure_svg,
     frontier_figure,
-    picture_png,
     sheet_figure,
 )
 from orchestrator.frontier_plot import PlottedTrial
 from orchestrator.palette import DARK, LIGHT
-from orchestrator.records import AttackRecord, Rate, TargetScore, TrialRecord
 from orchestrator.reconstructions import Grid, reconstruction_grid
+from orchestrator.records import AttackRecord, Rate, TargetScore, TrialRecord
 from orchestrator.redaction import public_settings
+from orchestrator.report_format import (
+    command,
+    interval,
+    number,
+    percent,
+    picture_uri,
+    seconds,
+)
 from orchestrator.spec import ExperimentSpec, SpaceSpec
 from orchestrator.store import records_of, write_atomic
 from orchestrator.summary import RunSummary, TrialSummary, reproduce_command, summarise
 from tasks.errors import StoreError
+
 
 def write_report(run_dir: str | Path, show_people: bool = False) -> Path:
     """Write `report.html`, `report.png` and `report.json` into a run's folder.
@@ -53,12 +59,19 @@ def write_report(run_dir: str | Path, show_people: bool = False) -> Path:
     run = load_run(Path(run_dir))
     nobody_real = run.spec.data.kind == "builtin"
     summary = summarise(
-        run.spec, run.records, run.evaluation, people_shown=show_people and not nobody_real
+        run.spec,
+        run.records,
+        _shown_path(run.folder),
+        run.evaluation,
+        people_shown=show_people and not nobody_real,
     )
     grid = _grid(run, summary) if nobody_real or show_people else None
     plotted = _plotted(summary)
     sheet = sheet_figure(
-        plotted, summary.goal, [*grid.columns] if grid else [], f"{run.spec.name}. {summary.verdict}"
+        plotted,
+        summary.goal,
+        [*grid.columns] if grid else [],
+        f"{run.spec.name}. {summary.verdict}",
     )
     page = _render(run, summary, plotted, grid)
     write_atomic(run.folder / "report.json", summary.model_dump_json(indent=2) + "\n")
@@ -105,6 +118,12 @@ def load_run(folder: Path) -> Run:
             "resume the sweep to write it again"
         ) from error
     return Run(folder, spec, records_of(folder), evaluation)
+
+
+def _shown_path(folder: Path) -> str:
+    """The folder as one would type it from here; short, and mostly without a home folder's name."""
+    folder, here = folder.absolute(), Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
 def _plotted(summary: RunSummary) -> list[PlottedTrial]:
@@ -233,9 +252,9 @@ def _render(
     levers, shared = _levers(summary)
     frontier = ""
     if plotted:
-        words = "; ".join(trial.tooltip for trial in plotted)
+        described = "; ".join(trial.tooltip for trial in plotted)
         figure = frontier_figure(plotted, summary.goal)
-        frontier = figure_svg(figure, "frontier", f"Frontier plot. {words}.")
+        frontier = figure_svg(figure, "frontier", f"Frontier plot. {described}.")
     environment = Environment(
         loader=PackageLoader("orchestrator"),
         autoescape=select_autoescape(["html", "html.j2", "j2"]),
@@ -243,15 +262,8 @@ def _render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": percent,
-        "interval": interval,
-        "seconds": seconds,
-        "number": number,
-        "attack_name": attack_name,
-        "words": lambda name: str(name).replace("_", " "),
-        "picture": picture_uri,
-    }
+    filters = (attack_name, command, interval, number, percent, picture_uri, seconds, words)
+    environment.filters |= {function.__name__: function for function in filters}
     return environment.get_template("report.html.j2").render(
         spec=run.spec,
         settings=public_settings(run.spec),
@@ -269,7 +281,7 @@ def _render(
         targets=_target_rows(control, focus),
         costs=_costs(run.records),
         versions={k: v for record in reversed(run.records) for k, v in record.versions.items()},
-        reproduce=reproduce_command(run.spec),
+        reproduce=reproduce_command(_shown_path(run.folder)),
         light=LIGHT,
         dark=DARK,
     )
@@ -286,34 +298,3 @@ def _weak_attacks(control: TrialRecord | None, summary: RunSummary) -> list[str]
         for attack in (control.attacks if control else ())
         if attack.accuracy_at_1.value <= summary.goal.max_attack_accuracy
     ]
-
-
-def percent(share: float) -> str:
-    """Return a fraction in percent with one decimal, 0.031 -> "3.1 %"."""
-    return f"{100 * share:.1f}".removesuffix(".0") + "\u202f%"
-
-
-def interval(rate: Rate) -> str:
-    """Return the 95 % interval of a rate in percent, "0.9 to 10.7"."""
-    return f"{100 * rate.low:.1f} to {100 * rate.high:.1f}"
-
-
-def seconds(value: float) -> str:
-    """Return a duration in the unit that reads best."""
-    if value < 90:
-        return f"{value:.1f}\u202fs" if value < 10 else f"{value:.0f}\u202fs"
-    return f"{value / 60:.1f}\u202fmin" if value < 5400 else f"{value / 3600:.1f}\u202fh"
-
-
-def number(value: object) -> str:
-    """Return a setting as people read it: three significant digits, thousands apart."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, int):
-        return f"{value:,}".replace(",", "\u202f")
-    return f"{value:.3g}"
-
-
-def picture_uri(picture: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
-    """Return a picture as a data URI, at most 128 pixels a side."""
-    return "data:image/png;base64," + base64.b64encode(picture_png(picture, 128)).decode()

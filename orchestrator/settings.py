@@ -179,7 +179,7 @@ def _limits(node: Schema) -> str:
         (" at least {:g}", low),
         (" above {:g}", node.get("exclusiveMinimum")),
         (" at most {:g}", high),
-        (" below {:d}", node.get("exclusiveMaximum")),
+        (" below {}", node.get("exclusiveMaximum")),
         (" matching {}", node.get("pattern")),
         (" of up to {} characters", node.get("maxLength")),
         (" that is not empty", node.get("minLength")),

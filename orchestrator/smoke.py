@@ -23,7 +23,7 @@ TARGETS = 2
 SECTIONS: dict[str, Caps] = {
     "training": {"width": 8, "epochs": 3},
     "evaluation": {"width": 8, "epochs": 3},
-    "prior": {"minutes": 0.1},
+    "prior": {"steps": 30},
     "sweep": {"trials": 2},
 }
 ATTACKS: dict[str, Caps] = {

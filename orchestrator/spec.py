@@ -105,7 +105,7 @@ class ExperimentSpec(Spec):
         description="Heads the report and the MLflow run.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="The one seed; all draws are keyed by it.")
-    storage: str = Field(".dcdctl", description="Folder or URI (file, s3, gs) for all results.")
+    storage: str = Field(".dcdctl", description="Folder or file:// URI for all results.")
     data: DataSpec = BuiltinData()
     protect: ProtectSpec = ProtectSpec()
     dcd: DcdSpec = DcdSpec()

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Literal
 
 from pydantic import Field
@@ -84,10 +86,19 @@ class RunSummary(Spec):
 def summarise(
     spec: ExperimentSpec,
     records: Sequence[TrialRecord],
+    run: str,
     evaluation_accuracy: Rate | None = None,
     people_shown: bool = False,
 ) -> RunSummary:
-    """Return what `records` say, in the order of their index."""
+    """Return what `records` say, in the order of their index.
+
+    Args:
+        spec: the experiment.
+        records: of all trials so far.
+        run: path of the run's folder, as a command line would give it; its name is the fingerprint.
+        evaluation_accuracy: of the evaluation classifier itself.
+        people_shown: whether the report shows pictures of real people.
+    """
     records = sorted(records, key=lambda r: r.index)
     goal = spec.sweep.goal
     by_id = {record.trial_id: record for record in records}
@@ -101,13 +112,13 @@ def summarise(
     focus = recommended or (by_id[choice.nearest] if choice.nearest else None)
     return RunSummary(
         name=spec.name,
-        fingerprint=spec.run_fingerprint,
+        fingerprint=PurePath(run).name,
         seed=spec.seed,
         verdict=_verdict(control, focus, recommended is not None),
         recommended=choice.trial_id,
         nearest=choice.nearest,
         reason=choice.reason,
-        command=apply_command(spec, recommended) if recommended else None,
+        command=apply_command(run, spec, recommended) if recommended else None,
         control=control.trial_id if control else None,
         front=tuple(front),
         knee=None if bend is None else records[bend].trial_id,
@@ -143,29 +154,26 @@ def summarise(
     )
 
 
-def apply_command(spec: ExperimentSpec, record: TrialRecord) -> str:
-    """Return the command line that protects the data with a trial's levers."""
-    levers = [f"--set dcd.{key}={value}" for key, value in record.settings.items()]
-    return " ".join(["dcdctl augment", *_config(spec), *levers, "OUT"])
+def apply_command(run: str, spec: ExperimentSpec, record: TrialRecord) -> str:
+    """Return the command line that protects the data of a run's folder with a trial's levers."""
+    levers = [
+        f"--set dcd.{key}={value}"
+        for key, value in record.settings.items()
+        if value != getattr(spec.dcd, key, None)
+    ]
+    return " ".join([f"dcdctl augment {shlex.quote(run)}", *levers, "--out protected"])
 
 
-def reproduce_command(spec: ExperimentSpec) -> str:
-    """Return the command line that runs the whole sweep again, in a fresh storage."""
-    return " ".join(["dcdctl sweep", *_config(spec), "--set storage=again"])
+def reproduce_command(run: str) -> str:
+    """Return the command line that runs the sweep of a run's folder again, in another storage."""
+    return f"dcdctl sweep {shlex.quote(run)} --storage again"
 
 
-def _config(spec: ExperimentSpec) -> list[str]:
-    """The run's own settings as a file, unless they are the defaults; YAML reads JSON."""
-    if spec == ExperimentSpec():
-        return []
-    return [f"{spec.storage.rstrip('/')}/runs/{spec.run_fingerprint}/spec.json"]
-
-
-def _verdict(
-    control: TrialRecord | None, focus: TrialRecord | None, recommended: bool
-) -> str:
+def _verdict(control: TrialRecord | None, focus: TrialRecord | None, recommended: bool) -> str:
     if control is None or control.worst_attack is None or control.clean_accuracy is None:
-        return "There is no verdict: the control, the same pipeline without a defence, has no result."
+        return (
+            "There is no verdict: the control, the same pipeline without a defence, has no result."
+        )
     tries, clean = _tries(control.worst_attack), _percent(control.clean_accuracy.overall)
     if focus is None or focus.worst_attack is None or focus.clean_accuracy is None:
         return (

@@ -31,8 +31,8 @@ def epoch_batches(
     Args:
         images: training images (n, 3, h, w), float in [0, 1].
         labels: (n,), int64.
-        batch_size: rows of a global batch. A last batch of one row is left out: batch
-            normalisation needs two.
+        batch_size: rows of a global batch; an incomplete last one is left out, unless it is the
+            only one. The order changes with every epoch, so no row is left out for good.
         draws: of this epoch.
         augment: random crop, flip, brightness and contrast.
         rank: this process.
@@ -42,16 +42,19 @@ def epoch_batches(
         Images, labels, and the number of rows in the whole global batch.
     """
     order = np.argsort(draws.child("order").bits(np.arange(len(labels)))[:, 0], kind="stable")
-    for start in range(0, len(order), batch_size):
+    for start in range(0, batches_an_epoch(len(order), batch_size) * batch_size, batch_size):
         batch = order[start : start + batch_size]
-        if len(batch) < 2 * world:
-            continue
         mine = batch[rank::world]
         rows = torch.from_numpy(mine)
         views = images[rows]
         if augment:
             views = augment_views(views, draws.child("view").uniform(mine, 6))
         yield views, labels[rows], len(batch)
+
+
+def batches_an_epoch(rows: int, batch_size: int) -> int:
+    """Return the number of global batches."""
+    return max(1, rows // batch_size)
 
 
 def augment_views(images: Tensor, uniform: np.ndarray) -> Tensor:

@@ -1,10 +1,27 @@
-"""Batch normalisation over the global batch on CPU processes, where torch's SyncBatchNorm is GPU only."""
+"""Batch normalisation over the global batch on CPU processes (torch's SyncBatchNorm needs a GPU)."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """A sum over all processes whose gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        torch.distributed.all_reduce(total)
+        return total
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
@@ -17,7 +34,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         values = x.float()
         count = values.new_tensor([values.numel() / values.shape[1]])
         sums = torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count])
-        sums = all_reduce(sums)
+        sums = _SumOverProcesses.apply(sums)
         channels = x.shape[1]
         mean = sums[:channels] / sums[-1]
         var = (sums[channels:-1] / sums[-1] - mean.square()).clamp_min(0)

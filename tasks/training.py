@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.batches import epoch_batches
+from tasks.batches import batches_an_epoch, epoch_batches
 from tasks.classifiers import seeded
 from tasks.device import autocast_dtype
 from tasks.draws import Draws
@@ -67,17 +67,18 @@ def fit(
         Mean training loss of each epoch.
 
     Raises:
-        TrainingError: the loss is not finite, or there is less than one batch.
+        TrainingError: the loss is not finite, or a process would get less than two rows a batch.
     """
     device = device or images.device
-    if len(labels) < 2 * world:
+    if min(len(labels), spec.batch_size) < 2 * world:
         raise TrainingError(
-            f"{len(labels)} training rows for {world} processes; at least {2 * world} are needed"
+            f"{len(labels)} training rows in batches of {spec.batch_size} for {world} processes; "
+            "each process needs at least 2 rows of a batch"
         )
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     plain = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     dtype = autocast_dtype(spec.precision, device)
-    steps = sum(1 for _ in _batch_sizes(len(labels), spec.batch_size, world))
+    steps = batches_an_epoch(len(labels), spec.batch_size)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay
     )
@@ -132,8 +133,3 @@ def fit(
             state.schedule = schedule.state_dict()
             on_epoch(state)
     return state.losses
-
-
-def _batch_sizes(rows: int, batch_size: int, world: int) -> list[int]:
-    sizes = [min(batch_size, rows - start) for start in range(0, rows, batch_size)]
-    return [size for size in sizes if size >= 2 * world]

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import warnings
 from typing import Literal
-from urllib.parse import unquote_to_bytes, urlsplit
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from tasks.datasets.folder import source_path
 from tasks.types import Image8
 
 MAX_PIXELS = 2**26
@@ -64,9 +63,8 @@ def read_source(source: str) -> bytes:
     Raises:
         UnreadableImage: with the reason.
     """
-    path = os.fsdecode(unquote_to_bytes(urlsplit(source).path))  # names need not be UTF-8
     try:
-        with open(path, "rb") as file:
+        with source_path(source).open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise UnreadableImage("file is gone") from None

@@ -67,11 +67,11 @@ def draw_shots(seed: int, population: str, identities: IntArray, images: IntArra
     draws = Draws(seed, ("faces", population, "image"))
     u = dict(zip(_DRAWS, draws.uniform(ids, len(_DRAWS)).T, strict=True))
     signed = {name: 2 * values - 1 for name, values in u.items()}
-    roll, scale = 0.11 * signed["roll"], 1 + 0.05 * signed["scale"]
+    roll, scale = 0.11 * signed["roll"], 1.10 + 0.05 * signed["scale"]
     hue = u["hue"][:, None] + np.array([[0, 1 / 3, 2 / 3]])
     wave = np.clip(np.abs((hue % 1) * 6 - 3) - 1, 0, 1)  # the hue circle, as in HSV
     value = 0.30 + 0.62 * u["value"][:, None]
-    backdrop = value * (1 - 0.5 * u["saturation"][:, None] * (1 - wave))
+    backdrop = value * (1 - 0.42 * u["saturation"][:, None] * (1 - wave))
     clothes = np.array(CLOTHES)[(u["clothes"] * len(CLOTHES)).astype(int)]
     warmth = signed["warmth"][:, None] * np.array([[0.045, 0.0, -0.055]])
     fields = {
@@ -81,7 +81,7 @@ def draw_shots(seed: int, population: str, identities: IntArray, images: IntArra
         "sin": np.sin(roll) / scale,
         "yaw": 0.075 * signed["yaw"],
         "pitch": 0.03 * signed["pitch"],
-        "smile": 0.35 + 0.65 * signed["smile"],
+        "smile": 0.5 + 0.6 * signed["smile"],
         "open": np.clip(1.6 * u["open"] - 0.8, 0, 1),
         "brow": 0.03 * np.clip(signed["brow"], -0.4, 1),
         "lid": 0.72 + 0.38 * u["lid"],

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -80,6 +81,27 @@ def folder_rows(spec: FolderData, seed: int) -> pa.Table:
     if len(rows["row_id"].unique()) != rows.num_rows:
         raise DataError(f"two images below {root} have the same row id; rename one of them")
     return rows
+
+
+def source_path(source: str) -> Path:
+    """Return the file that a row's `source` names. File names need not be UTF-8."""
+    return Path(os.fsdecode(unquote_to_bytes(urlsplit(source).path)))
+
+
+def file_stamps(rows: pa.Table) -> list[tuple[int, int]]:
+    """Return (bytes, modification time in ns) of each row's file, (-1, -1) where it is gone.
+
+    Cheap to compare: they tell that a file was replaced, without reading it.
+    """
+    stamps = []
+    for source in rows["source"].to_pylist():
+        try:
+            found = source_path(source).stat()
+        except OSError:
+            stamps.append((-1, -1))
+        else:
+            stamps.append((found.st_size, found.st_mtime_ns))
+    return stamps
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def fake_record(index: int, targets: int = TARGETS) -> TrialRecord:
         error="the loss of training is not finite in epoch 3; lower training.learning_rate"
         if failed
         else None,
-        settings=dcd if index else {},  # type: ignore[arg-type]
+        settings=dcd if index else {},
         seed=0,
         clean_accuracy=Accuracy(
             overall=Rate.of(clean, 400),
@@ -103,7 +103,7 @@ def _attack(name: str, share: float, targets: int, defended: bool) -> AttackReco
     )
     return AttackRecord(
         name=name,
-        access=ATTACKS[name],  # type: ignore[arg-type]
+        access=ATTACKS[name],
         accuracy_at_1=Rate.of(hits, n),
         accuracy_at_5=Rate.of(sum(s.accuracy_at_5.successes for s in scores), n),
         surrogate_rate=Rate.of(sum(lent), n),
@@ -175,7 +175,7 @@ def _face(person: int, blur: float = 0.0) -> Image8:
     """Draw something with a head, hair and eyes, in colours that belong to `person`."""
     rng = np.random.default_rng(person)
     skin, hair, back = rng.uniform(90, 240, 3), rng.uniform(10, 140, 3), rng.uniform(120, 230, 3)
-    y, x = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]  # type: ignore[misc]
+    y, x = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]
     width = rng.uniform(0.5, 0.7)
     layers = [
         ((x / (width + 0.1)) ** 2 + ((y + 0.1) / 0.95) ** 2 < 1, hair),
@@ -187,4 +187,5 @@ def _face(person: int, blur: float = 0.0) -> Image8:
     for mask, colour in layers:
         picture[mask] = colour
     picture = (1 - blur) * picture + blur * picture.mean() + rng.normal(0, 5, picture.shape)
-    return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+    face: Image8 = np.clip(np.round(picture), 0, 255).astype(np.uint8)
+    return face

@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks.datasets.decode import UnreadableImage, decode
+from tasks.datasets.decode import UnreadableImage, decode, read_source
 from tasks.types import Image8
 
 SIZE = 16
@@ -240,3 +241,27 @@ def test_damage_gives_an_image_or_a_reason_and_nothing_else(
     except UnreadableImage:
         return
     assert image.shape == (SIZE, SIZE, 3)
+
+
+def test_a_file_is_read_by_its_uri_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = tmp_path / "père & fils #1?.jpg"
+    photo.write_bytes(JPEG)
+    assert read_source(photo.as_uri()) == JPEG
+    with pytest.raises(UnreadableImage, match="^cannot be read$"):
+        read_source(tmp_path.as_uri())
+    with pytest.raises(UnreadableImage, match="^file is gone$"):
+        read_source((tmp_path / "none.jpg").as_uri())
+    monkeypatch.setattr("tasks.datasets.decode.MAX_BYTES", len(JPEG) - 1)
+    with pytest.raises(UnreadableImage, match="^file too large$"):
+        read_source(photo.as_uri())
+
+
+def test_a_file_that_may_not_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UnreadableImage, match="^permission denied$"):
+        read_source("file:///photo.jpg")

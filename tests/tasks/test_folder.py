@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.datasets import folder
-from tasks.datasets.folder import folder_rows
+from tasks.datasets.folder import file_stamps, folder_rows, source_path
 from tasks.datasets.spec import FolderData
 from tasks.errors import DataError, MissingDataError, TargetClassError
 from tasks.types import ROW_SCHEMA
@@ -145,6 +145,17 @@ def test_a_file_name_that_is_not_utf8_is_listed(root: Path) -> None:
     (root / "ann" / os.fsdecode(b"caf\xe9.jpg")).touch()
     sources = folder_rows(spec_of(root), seed=0)["source"].to_pylist()
     assert any(source.endswith("/caf%E9.jpg") for source in sources)
+    assert all(source_path(source).exists() for source in sources)
+
+
+def test_stamps_tell_of_a_replaced_file_and_bear_a_missing_one(root: Path) -> None:
+    rows = folder_rows(spec_of(root), seed=0)
+    before = file_stamps(rows)
+    (root / "ann" / "003.jpg").write_bytes(b"other")
+    (root / "bob" / "001.jpg").unlink()
+    after = file_stamps(rows)
+    assert sum(a != b for a, b in zip(after, before, strict=True)) == 2
+    assert (-1, -1) in after
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

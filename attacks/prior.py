@@ -1,0 +1,163 @@
+"""Generative priors: what an attacker knows of faces in general, as a generator with a mapping.
+
+The layout is StyleGAN's: z ~ N(0, I) -> mapping -> w -> image. The mapping's last activation is a
+leaky rectifier with slope 0.2, which MIRROR's P-space inverts.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tasks.device import autocast_dtype
+from tasks.errors import DataError
+from tasks.spec import Spec
+from tasks.types import UNIT, Bounds
+
+FORMAT = "dcdctl-prior/1"
+SLOPE = 0.2
+
+
+class Prior(Protocol):
+    """A generator with a mapping latent, trained on public data alone."""
+
+    bounds: Bounds
+    image_size: int
+    z_size: int
+    w_size: int
+    w_mean: Tensor
+
+    def map(self, z: Tensor, truncation: float = 1.0) -> Tensor:
+        """Return w (n, w_size) of z (n, z_size), pulled towards `w_mean` below truncation 1."""
+
+    def synthesize(self, w: Tensor) -> Tensor:
+        """Return images (n, 3, s, s) in `bounds`."""
+
+
+class DecoderSpec(Spec):
+    """The shape of a decoder."""
+
+    image_size: int = Field(32, ge=16, le=256)
+    latent_size: int = Field(64, ge=4, le=512)
+    channels: tuple[int, ...] = Field(
+        (128, 96, 64, 32), min_length=2, description="At 4 x 4, then after each doubling."
+    )
+
+
+class DecoderPrior(nn.Module):
+    """A small decoder with a mapping network; images in the unit range.
+
+    Args:
+        spec: its shape; the channels' number of doublings from 4 x 4 gives the image size.
+
+    Raises:
+        DataError: the doublings do not give the image size.
+    """
+
+    bounds = UNIT
+
+    def __init__(self, spec: DecoderSpec) -> None:
+        super().__init__()
+        size = 4 * 2 ** (len(spec.channels) - 1)
+        if size != spec.image_size:
+            raise DataError(
+                f"a decoder of {len(spec.channels)} stages makes images of {size} pixels, not "
+                f"{spec.image_size}; a prior can be trained for sizes 16, 32, 64, 128 and 256"
+            )
+        self.spec = spec
+        self.image_size = spec.image_size
+        self.z_size = self.w_size = spec.latent_size
+        width = 2 * spec.latent_size
+        self.mapping = nn.Sequential(
+            nn.Linear(spec.latent_size, width),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(width, spec.latent_size),
+        )
+        self.start = nn.Linear(spec.latent_size, 16 * spec.channels[0])
+        self.stages = nn.ModuleList(
+            nn.Conv2d(a, b, 3, padding=1)
+            for a, b in zip(spec.channels, spec.channels[1:], strict=False)
+        )
+        self.to_rgb = nn.Conv2d(spec.channels[-1], 3, 3, padding=1)
+        self.register_buffer("w_mean", torch.zeros(spec.latent_size))
+        self.w_mean: Tensor
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def map(self, z: Tensor, truncation: float = 1.0) -> Tensor:
+        """Return w (n, w_size) of z (n, z_size), pulled towards `w_mean` below truncation 1."""
+        w = functional.leaky_relu(self.mapping(z), SLOPE)
+        return w if truncation == 1.0 else self.w_mean + truncation * (w - self.w_mean)
+
+    def synthesize(self, w: Tensor) -> Tensor:
+        """Return images (n, 3, s, s) in [0, 1]; bfloat16 inside where the processor has it."""
+        dtype = autocast_dtype("auto", w.device)
+        with torch.autocast(w.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            x = functional.leaky_relu(self.start(w), SLOPE)
+            x = x.view(len(w), 4, 4, self.spec.channels[0]).permute(0, 3, 1, 2)
+            for stage in self.stages:
+                x = functional.interpolate(x, scale_factor=2.0)
+                x = functional.leaky_relu(stage(x), SLOPE)
+            x = self.to_rgb(x)
+        return torch.sigmoid(x.float())
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return images of z."""
+        return self.synthesize(self.map(z))
+
+
+def decoder_channels(image_size: int) -> tuple[int, ...]:
+    """Return channels for an image size: 128 at 4 x 4, less after each doubling.
+
+    Raises:
+        DataError: the size is not a power of two from 16 to 256.
+    """
+    if image_size not in (16, 32, 64, 128, 256):
+        raise DataError(
+            f"a prior can be trained for images of 16, 32, 64, 128 or 256 pixels, not {image_size}; "
+            "set data.image_size, or give a prior in prior.source"
+        )
+    stages = image_size.bit_length() - 3
+    return (128, 96, 64, 32, 24, 16, 12)[: stages + 1]
+
+
+def save_prior(prior: DecoderPrior, path: Path, trained_on: dict[str, str]) -> None:
+    """Write weights as float16 safetensors, with shape and origin in the header."""
+    weights = {name: v.half().contiguous() for name, v in prior.state_dict().items()}
+    header = {
+        "format": FORMAT,
+        "spec": prior.spec.model_dump_json(),
+        "trained_on": json.dumps(trained_on, sort_keys=True),
+    }
+    save_file(weights, path, metadata=header)
+
+
+def load_prior(path: Path) -> DecoderPrior:
+    """Read a prior, frozen, in float32.
+
+    Raises:
+        DataError: the file is damaged, or holds something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise DataError(
+                    f"{path} is not a prior of this program (format {header.get('format')!r}); "
+                    "`dcdctl prior train` writes one"
+                )
+            prior = DecoderPrior(DecoderSpec.model_validate_json(header["spec"]))
+            prior.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
+    except (SafetensorError, ValidationError, KeyError, RuntimeError, OSError) as error:
+        raise DataError(
+            f"the prior {path} cannot be read ({type(error).__name__}); train it again with "
+            "`dcdctl prior train`"
+        ) from error
+    return prior.eval().requires_grad_(False)
