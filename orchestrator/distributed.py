@@ -180,11 +180,6 @@ def _write_state(folder: Path, state: TrainingState) -> None:
         "epoch": state.epoch,
         "losses": state.losses,
         "groups": optimizer["param_groups"],
-        "schedule": {
-            name: value
-            for name, value in state.schedule.items()
-            if isinstance(value, int | float | list | bool | str | None)
-        },
     }
     (folder / "state.json").write_text(json.dumps(numbers))
 
@@ -204,7 +199,6 @@ def _read_state(folder: Path) -> TrainingState:
         losses=numbers["losses"],
         model=load_file(folder / "model.safetensors"),
         optimizer={"state": moments, "param_groups": numbers["groups"]},
-        schedule=numbers["schedule"],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -65,6 +66,8 @@ def ray_session(compute: ComputeSpec) -> Iterator[None]:
                 f"Ray did not start ({reason}); run `dcdctl doctor` to see what is missing"
             ) from error
         _keep_token_private()
+        # A trial that failed is told of in one sentence of ours, not in Tune's traceback.
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         from ray.data import DataContext
 
         DataContext.get_current().enable_progress_bars = False

@@ -35,6 +35,7 @@ from orchestrator.report_format import (
     percent,
     picture_uri,
     seconds,
+    words,
 )
 from orchestrator.spec import ExperimentSpec, SpaceSpec
 from orchestrator.store import records_of, write_atomic

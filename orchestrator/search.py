@@ -100,7 +100,7 @@ def _spread(position: int, space: SpaceSpec, seed: int) -> dict[str, float]:
     from scipy.stats import qmc
 
     names = list(type(space).model_fields)
-    sobol = qmc.Sobol(len(names), scramble=True, rng=Draws(seed, ("sobol",)).generator())
+    sobol = qmc.Sobol(len(names), scramble=True, rng=Draws(seed, ("sobol",)).key % 2**32)
     unit = sobol.random_base2(math.ceil(math.log2(STARTUP)))[position]
     found = {}
     for name, u in zip(names, unit.tolist(), strict=True):

@@ -89,6 +89,10 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
         self.finished = finished
         self.failures: list[str] = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher; what is in here lives in this process and in the run store."""
+        return {}
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next trial's configuration, None to wait."""
         taken = self.queue.take()

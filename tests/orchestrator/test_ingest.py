@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from orchestrator.ingest import ingest, load_images
+from tasks.datasets.builtin import builtin_rows, render_rows
 from tasks.datasets.folder import folder_rows
-from tasks.datasets.spec import FolderData
+from tasks.datasets.spec import BuiltinData, FolderData
 from tasks.errors import DataError, DiskFullError, QuarantineError, StoreError, TargetClassError
 from tasks.types import ROW_SCHEMA
 
@@ -100,6 +101,26 @@ def test_row_i_is_image_i_whatever_the_number_of_blocks_and_the_order_of_the_row
         "quarantine.parquet",
         "rows.parquet",
     ]
+
+
+def test_built_in_faces_are_rendered_the_same_in_any_blocks(tmp_path: Path) -> None:
+    spec = BuiltinData(
+        identities=2,
+        train_images=3,
+        test_images=1,
+        surrogate_identities=2,
+        surrogate_images=2,
+        public_identities=2,
+        public_images=2,
+    )
+    rows = builtin_rows(spec, 0)
+    one = ingest(rows, spec, 0, tmp_path / "one")
+    four = ingest(rows, spec, 0, tmp_path / "four", rows_per_block=4)
+    assert one.manifest == four.manifest
+    loaded, images = load_images(tmp_path / "one")
+    expected = render_rows(loaded["source"].to_pylist(), 0, spec.image_size)
+    assert np.array_equal(images, expected)
+    assert ingest(rows, spec, 1, tmp_path / "other").manifest["digest"] != one.manifest["digest"]
 
 
 def test_bad_images_are_dropped_counted_and_listed(root: Path, tmp_path: Path) -> None:

@@ -57,7 +57,6 @@ def test_it_goes_on_where_it_was() -> None:
                     list(state.losses),
                     {k: v.clone() for k, v in state.model.items()},
                     state.optimizer,
-                    state.schedule,
                 )
             )
             raise Stop
