@@ -22,7 +22,7 @@ class DcdSpec(Spec):
         0.2, ge=0, le=1, description="Share of a target's own images that get a wrong label."
     )
     curvature_mislabel_fraction: float = Field(
-        0.5, ge=0, le=1, description="Share of the noisy target copies that get a wrong label."
+        1.0, ge=0, le=1, description="Share of the noisy target copies that get a wrong label."
     )
     target_sigma: float = Field(
         TARGET_SIGMA, ge=0, le=1, description="Gaussian noise on the target copies."

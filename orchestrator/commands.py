@@ -158,18 +158,18 @@ def augment(
         selection = select(spec)
         world = prepare_world(spec, store, selection, display.stage)
         plan = make_plan(world.rows, world.targets, world.num_classes, spec.dcd, spec.seed)
-        shards = materialise(
+        written = materialise(
             plan,
+            world.rows,
             world.images,
             out,
-            spec.seed,
             format_=format_,
             on_progress=lambda done, total: display.stage("images written", done, total),
         )
     return AugmentOutcome(
         out=str(out),
         rows=plan.num_rows,
-        shards=shards,
+        shards=written.shards,
         counts=count_roles(plan),
         inflation=round(inflation(plan, world.rows, world.targets), 4),
     )

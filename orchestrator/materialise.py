@@ -99,8 +99,12 @@ def materialise(
         StoreError: the folder holds another data set, or cannot be written.
         DiskFullError: no space is left.
     """
+    out = out.absolute()  # workers may stand in another folder
     private, public = out / "private", out / "public"
     with disk_errors(out):
+        strangers = {path.name for path in out.iterdir()} - {"private"} if out.exists() else set()
+        if strangers and not (private / "recipe.parquet").exists():
+            raise StoreError(f"{out} is not empty; give --out a new or an empty folder")
         private.mkdir(parents=True, exist_ok=True)
         private.chmod(0o700)
         public.mkdir(exist_ok=True)

@@ -125,14 +125,15 @@ def _learned(
     )
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     distributions = {name: _distribution(space, name) for name in type(space).model_fields}
-    for record in known:
+    states = optuna.trial.TrialState
+    for record in sorted(known, key=lambda record: record.index):
         worst, accuracy = record.worst_attack, record.clean_accuracy
         failed = record.status == "failed" or worst is None or accuracy is None
         study.add_trial(
             optuna.trial.create_trial(
                 params={name: record.settings[name] for name in distributions},
                 distributions=distributions,
-                state=optuna.trial.TrialState.FAIL if failed else None,
+                state=states.FAIL if failed else states.COMPLETE,
                 values=None
                 if worst is None or accuracy is None
                 else [accuracy.overall.value, worst.value],

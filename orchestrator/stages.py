@@ -245,8 +245,9 @@ def _listing(spec: ExperimentSpec, rows: pa.Table) -> str:
     """Return a hash of which rows there are and, for files, of their sizes and times."""
     parts: list[object] = [rows["row_id"].to_pylist(), rows["split"].to_pylist()]
     if isinstance(spec.data, FolderData):
-        stats = [Path(source).stat() for source in rows["source"].to_pylist()]
-        parts.append([[found.st_size, found.st_mtime_ns] for found in stats])
+        from tasks.datasets.folder import file_stamps
+
+        parts.append(file_stamps(rows))
     else:
         from tasks.datasets.faces import FACE_VERSION
 

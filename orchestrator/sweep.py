@@ -10,7 +10,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +32,7 @@ from orchestrator.stages import (
     train_evaluator,
 )
 from orchestrator.store import Store, records_of, write_atomic
+from orchestrator.summary import summarise
 from orchestrator.trial import World
 from orchestrator.trial_queue import TrialQueue
 from tasks.errors import FailedTrialsError, UnfinishedRunError
@@ -53,6 +54,7 @@ class SweepOutcome(Spec):
     records: tuple[TrialRecord, ...]
     resumed: int = Field(ge=0, description="Trials that were there already.")
     seconds: float
+    verdict: str
     next_commands: tuple[str, ...]
 
 
@@ -99,7 +101,8 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
         records=tuple(records),
         resumed=before,
         seconds=round(time.monotonic() - started, 1),
-        next_commands=_next_commands(spec, run),
+        verdict=summarise(spec, records, str(run)).verdict,
+        next_commands=tuple(_next_commands(spec, run, records)),
     )
     failed = [record for record in records if record.status == "failed"]
     if failed:
@@ -265,10 +268,11 @@ def _heading(spec: ExperimentSpec, selection: Selection, run: Path, before: int,
     )
 
 
-def _next_commands(spec: ExperimentSpec, run: Path) -> tuple[str, ...]:
+def _next_commands(spec: ExperimentSpec, run: Path, records: Sequence[TrialRecord]) -> list[str]:
+    """Return the two commands worth typing next: apply what was found, and look closer."""
     from orchestrator.tracking import ui_command
 
-    commands = [f"dcdctl augment {run} --out protected"]
-    if spec.tracking.enabled:
-        commands.append(ui_command(spec))
-    return tuple(commands)
+    found = summarise(spec, records, str(run))
+    apply = found.command or f"dcdctl sweep {run} --resume --set sweep.trials={len(records) + 5}"
+    look = ui_command(spec) if spec.tracking.enabled else f"dcdctl plan {run}"
+    return [apply, look]

@@ -116,6 +116,9 @@ def fit(
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 total += loss.detach() * world / rows
+        if world > 1:
+            torch.distributed.all_reduce(total)
+            total /= world
         mean = float(total) / steps
         if not math.isfinite(mean):
             raise TrainingError(

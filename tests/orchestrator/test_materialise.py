@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,21 @@ def test_a_folder_of_another_plan_is_left_alone(tmp_path: Path) -> None:
     assert public_files(tmp_path) == before
 
 
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(StoreError, match="is not empty; give --out a new or an empty folder"):
+        write(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_relative_folder_is_meant_from_where_the_caller_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("protected"))
+    assert len(samples_of(tmp_path / "protected")) == 36
+
+
 def test_two_recipes_with_one_id_are_refused(tmp_path: Path) -> None:
     plan = pa.concat_tables([plan_table(1), plan_table(1)])
     with pytest.raises(StoreError, match="two recipes of the plan have the same id; change the"):
@@ -201,7 +217,9 @@ def test_two_recipes_with_one_id_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_error_on_a_worker_arrives_as_its_sentence(tmp_path: Path) -> None:
-    (tmp_path / "public").mkdir()
+    write(tmp_path, format_="imagefolder")
+    shutil.rmtree(tmp_path / "private" / "shards")
+    shutil.rmtree(tmp_path / "public" / "ann")
     (tmp_path / "public" / "ann").write_text("a file where a folder must be")
     with pytest.raises(StoreError, match=r"^cannot write .*/public/ann/\w+\.png"):
         write(tmp_path, format_="imagefolder")

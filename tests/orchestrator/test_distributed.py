@@ -1,0 +1,45 @@
+"""Training by Ray Train gives the model that training in this process gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from augment.plan import make_plan
+from augment.spec import DcdSpec
+from orchestrator.distributed import fit_distributed
+from orchestrator.trial import fit_here
+from tasks.errors import TrainingError
+from tasks.training_spec import TrainingSpec
+from tests.augment.test_plan import row_table, target
+
+pytestmark = pytest.mark.usefixtures("ray")
+
+SPEC = TrainingSpec(width=4, epochs=3, batch_size=16, precision="float32", learning_rate=1e-2)
+ROWS = row_table(4, 12)
+IMAGES = np.random.default_rng(0).integers(0, 256, (ROWS.num_rows, 16, 16, 3), dtype=np.uint8)
+PLAN = make_plan(ROWS, [target(0)], 4, DcdSpec(), 0)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_model_is_the_same_however_many_train_it(workers: int, tmp_path: Path) -> None:
+    alone = fit_here(IMAGES, PLAN, 4, SPEC, 0)
+    spec = SPEC.model_copy(update={"workers": workers})
+    together = fit_distributed(IMAGES, PLAN, 4, spec, 0, storage=str(tmp_path))
+    exact = workers == 1
+    # Sums over two processes round in another order.
+    tolerance = 0.0 if exact else 1e-3
+    assert np.allclose(alone.meta.losses, together.meta.losses, atol=tolerance, rtol=0)
+    for (name, a), b in zip(
+        alone.module.state_dict().items(), together.module.state_dict().values(), strict=True
+    ):
+        assert torch.allclose(a.float(), b.float(), atol=10 * tolerance, rtol=0), name
+
+
+def test_a_loss_that_is_not_finite_is_the_same_sentence(tmp_path: Path) -> None:
+    spec = SPEC.model_copy(update={"workers": 2, "learning_rate": 1e30, "epochs": 2})
+    with pytest.raises(TrainingError, match="training loss is nan after epoch"):
+        fit_distributed(IMAGES, PLAN, 4, spec, 0, storage=str(tmp_path))

@@ -1,0 +1,226 @@
+"""The whole path, tiny and real: data, plan, Ray Tune, attacks, judge, MLflow, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from orchestrator.config import load_spec
+from orchestrator.records import TrialRecord
+from orchestrator.smoke import smoke
+from orchestrator.spec import ExperimentSpec
+from orchestrator.store import records_of
+from orchestrator.sweep import SweepOutcome, run_sweep
+from tasks.errors import FailedTrialsError, UnfinishedRunError
+
+QUIET = Console(quiet=True)
+
+pytestmark = pytest.mark.usefixtures("ray")
+
+
+def spec_in(storage: Path, *overrides: str) -> ExperimentSpec:
+    spec = smoke(load_spec(None, [f"storage={json.dumps(str(storage))}", "tracking.enabled=false"]))
+    return load_spec_again(spec, overrides)
+
+
+def load_spec_again(spec: ExperimentSpec, overrides: tuple[str, ...]) -> ExperimentSpec:
+    values = spec.model_dump()
+    for override in overrides:
+        path, value = override.split("=", 1)
+        *parents, key = path.split(".")
+        place = values
+        for name in parents:
+            place = place[name]
+        place[key] = json.loads(value)
+    return ExperimentSpec.model_validate(values)
+
+
+def hashes(records: tuple[TrialRecord, ...] | list[TrialRecord]) -> list[str]:
+    return [record.results_hash() for record in records]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, ray: None) -> tuple[ExperimentSpec, SweepOutcome]:
+    spec = spec_in(tmp_path_factory.mktemp("sweep"), "tracking.enabled=true")
+    return spec, run_sweep(spec, console=QUIET)
+
+
+Swept = tuple[ExperimentSpec, SweepOutcome]
+
+
+def test_a_sweep_leaves_a_control_and_trials_with_all_their_numbers(swept: Swept) -> None:
+    spec, outcome = swept
+    assert [r.index for r in outcome.records] == [0, 1, 2]
+    assert [r.defense for r in outcome.records] == ["none", "dcd", "dcd"]
+    for record in outcome.records:
+        assert record.status == "ok"
+        assert [a.name for a in record.attacks] == [a.name for a in spec.attacks]
+        assert all(a.accuracy_at_1.n == 4 for a in record.attacks)  # two targets, two kept
+        assert all(a.queries > 0 for a in record.attacks)
+        assert record.clean_accuracy is not None
+        assert record.clean_accuracy.overall.n == 8 * 4
+        assert record.plan is not None
+        assert len(record.train_loss) == spec.training.epochs
+    control, first = outcome.records[:2]
+    assert control.plan is not None
+    assert first.plan is not None
+    assert control.plan.counts["clean"] == control.plan.rows == 8 * 12
+    assert first.plan.inflation == 4.0
+    assert first.settings["mislabel_fraction"] == 0.2
+
+
+def test_it_writes_report_recipes_pictures_and_checkpoints(swept: Swept) -> None:
+    run = Path(swept[1].run_dir)
+    assert Path(swept[1].report) == run / "report.html"
+    for name in ("report.png", "report.json", "spec.json", "examples.npz", "evaluation.json"):
+        assert (run / name).is_file(), name
+    for record in swept[1].records:
+        folder = run / "trials" / record.trial_id
+        for name in ("record.json", "recipe.parquet", "reconstructions.npz", "checkpoint/meta.json"):
+            assert (folder / name).is_file(), name
+    assert len(swept[1].next_commands) == 2
+
+
+def test_mlflow_has_the_parent_and_every_trial(swept: Swept) -> None:
+    from mlflow import MlflowClient
+
+    spec, outcome = swept
+    client = MlflowClient(f"sqlite:///{spec.storage}/mlflow.db")
+    experiment = client.get_experiment_by_name("dcdctl")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 1 + len(outcome.records)
+    parents = {run.data.tags.get("mlflow.parentRunId") for run in runs}
+    assert len(parents - {None}) == 1
+    assert all(run.info.status == "FINISHED" for run in runs)
+
+
+def test_a_finished_sweep_is_not_run_again(swept: Swept) -> None:
+    spec, outcome = swept
+    again = run_sweep(spec, console=QUIET)
+    assert again.resumed == 3
+    assert again.records == outcome.records
+
+
+def test_more_trials_go_on_and_repeat_nothing(swept: Swept, tmp_path: Path) -> None:
+    spec, outcome = swept
+    shutil.copytree(spec.storage, tmp_path / "copy")
+    more = load_spec_again(
+        spec, (f'storage="{tmp_path / "copy"}"', "sweep.trials=3", "tracking.enabled=false")
+    )
+    with pytest.raises(UnfinishedRunError, match="has 3 of 4 trials .*; add --resume"):
+        run_sweep(more, console=QUIET)
+    longer = run_sweep(more, mode="resume", console=QUIET)
+    assert longer.resumed == 3
+    assert longer.records[:3] == outcome.records
+    assert len(longer.records) == 4
+
+
+def test_a_lost_trial_comes_back_as_it_was(swept: Swept, tmp_path: Path) -> None:
+    spec, outcome = swept
+    shutil.copytree(spec.storage, tmp_path / "copy")
+    spec = load_spec_again(
+        spec, (f'storage="{tmp_path / "copy"}"', "tracking.enabled=false")
+    )
+    run = tmp_path / "copy" / "runs" / Path(outcome.run_dir).name
+    shutil.rmtree(run / "trials" / outcome.records[1].trial_id)
+    again = run_sweep(spec, mode="resume", console=QUIET)
+    assert hashes(again.records) == hashes(outcome.records)
+
+
+def test_fresh_sets_the_old_run_aside(swept: Swept, tmp_path: Path) -> None:
+    spec, outcome = swept
+    shutil.copytree(spec.storage, tmp_path / "copy")
+    spec = load_spec_again(
+        spec,
+        (f'storage="{tmp_path / "copy"}"', "tracking.enabled=false", "sweep.trials=1"),
+    )
+    again = run_sweep(spec, mode="fresh", console=QUIET)
+    assert again.resumed == 0
+    assert hashes(again.records) == hashes(outcome.records[:2])
+    folders = list((tmp_path / "copy" / "runs").iterdir())
+    assert len(folders) == 2
+    assert sorted(len(records_of(folder)) for folder in folders) == [2, 3]
+
+
+def test_a_trial_that_breaks_is_visible_and_stays_failed(tmp_path: Path) -> None:
+    spec = spec_in(
+        tmp_path, "training.learning_rate=1e30", 'training.precision="float32"', "sweep.trials=1"
+    )
+    with pytest.raises(FailedTrialsError, match="2 of 2 trials failed, first trial 0: the training"):
+        run_sweep(spec, console=QUIET)
+    run = next((tmp_path / "runs").iterdir())
+    records = records_of(run)
+    assert [r.status for r in records] == ["failed", "failed"]
+    assert "training loss is nan" in str(records[0].error)
+    assert (run / "report.html").is_file()
+    with pytest.raises(FailedTrialsError):
+        run_sweep(spec, mode="resume", console=QUIET)
+    assert records_of(run) == records
+
+
+def command(storage: Path, *more: str) -> list[str]:
+    # Trials of some seconds, so that a signal finds one under way.
+    longer = ["training.epochs=40", "sweep.trials=3", "tracking.enabled=false"]
+    sets = [part for one in longer for part in ("--set", one)]
+    dcdctl = str(Path(sys.executable).with_name("dcdctl"))
+    return [dcdctl, "sweep", *sets, "--storage", str(storage), *more]
+
+
+def wait_for_records(storage: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 240
+    while len(list(storage.glob("runs/*/trials/*/record.json"))) < count:
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        assert time.monotonic() < deadline, "no trial ended in time"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "SIGINT"])
+def test_a_killed_sweep_goes_on_with_nothing_lost_or_repeated(
+    how: signal.Signals, tmp_path: Path
+) -> None:
+    config = tmp_path / "experiment.yaml"
+    tiny = smoke(load_spec(None, []))
+    values = tiny.model_dump(mode="json")
+    config.write_text(json.dumps(values))
+    env = os.environ | {"COLUMNS": "200"}
+
+    whole = tmp_path / "whole"
+    subprocess.run(command(whole, str(config)), check=True, env=env, capture_output=True)
+    broken = tmp_path / "broken"
+    process = subprocess.Popen(
+        command(broken, str(config)),
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_for_records(broken, 1, process)
+    time.sleep(1)
+    process.send_signal(how)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == (130 if how is signal.SIGINT else -9)
+    if how is signal.SIGINT:
+        assert "--resume" in said
+        assert "Traceback" not in said
+    before = {p: p.read_bytes() for p in broken.glob("runs/*/trials/*/record.json")}
+    assert 1 <= len(before) < 4
+    subprocess.run(
+        command(broken, str(config), "--resume"), check=True, env=env, capture_output=True
+    )
+    assert all(path.read_bytes() == data for path, data in before.items())
+
+    def found(storage: Path) -> list[str]:
+        return hashes(records_of(next((storage / "runs").iterdir())))
+
+    assert found(broken) == found(whole)
