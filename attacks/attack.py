@@ -38,7 +38,10 @@ class Attack(Protocol):
     """Reconstructs images of target classes from a classifier and a public prior."""
 
     access: ClassVar[Access]
-    spec: Spec
+
+    @property
+    def spec(self) -> Spec:
+        """The budget."""
 
     def run(
         self, classifier: Classifier, prior: Prior, targets: Sequence[TargetClass], draws: Draws

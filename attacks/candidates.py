@@ -52,4 +52,4 @@ def synthesize_all(prior: Prior, latents: Tensor) -> Tensor:
             for i in range(0, len(flat), BATCH)
         ]
     )
-    return images.clamp_(0, 1).unflatten(0, latents.shape[:2])
+    return images.clamp_(0, 1).view(*latents.shape[:2], *images.shape[1:])

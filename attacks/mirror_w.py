@@ -1,4 +1,4 @@
-"""MIRROR, white box (An et al., NDSS 2022): gradient search in w, clipped to the prior's P-space box.
+"""MIRROR, white box (An et al., NDSS 2022): gradient search in w, kept in a box in P-space.
 
 Every start is a reconstruction of its own, at the step where its own loss was lowest. (The released
 code keeps the step of the lowest loss of the whole batch, and shows one image of eight.)

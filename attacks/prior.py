@@ -89,7 +89,7 @@ class DecoderPrior(nn.Module):
         self.to_rgb = nn.Conv2d(spec.channels[-1], 3, 3, padding=1)
         self.register_buffer("w_mean", torch.zeros(spec.latent_size))
         self.w_mean: Tensor
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def map(self, z: Tensor, truncation: float = 1.0) -> Tensor:
         """Return w (n, w_size) of z (n, z_size), pulled towards `w_mean` below truncation 1."""
@@ -121,7 +121,7 @@ def decoder_channels(image_size: int) -> tuple[int, ...]:
     """
     if image_size not in (16, 32, 64, 128, 256):
         raise DataError(
-            f"a prior can be trained for images of 16, 32, 64, 128 or 256 pixels, not {image_size}; "
+            f"a prior is trained for images of 16, 32, 64, 128 or 256 pixels, not {image_size}; "
             "set data.image_size, or give a prior in prior.source"
         )
     stages = image_size.bit_length() - 3
@@ -154,7 +154,8 @@ def load_prior(path: Path) -> DecoderPrior:
                     "`dcdctl prior train` writes one"
                 )
             prior = DecoderPrior(DecoderSpec.model_validate_json(header["spec"]))
-            prior.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
+            weights = {name: file.get_tensor(name).float() for name in prior.state_dict()}
+            prior.load_state_dict(weights)
     except (SafetensorError, ValidationError, KeyError, RuntimeError, OSError) as error:
         raise DataError(
             f"the prior {path} cannot be read ({type(error).__name__}); train it again with "

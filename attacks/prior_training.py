@@ -72,7 +72,7 @@ def train_prior(
                 channels=decoder_channels(size),
             )
         )
-        encoder = _Encoder(size, spec.latent_size).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        encoder = _Encoder(size, spec.latent_size).to(memory_format=torch.channels_last)
     prior.to(device)
     encoder.to(device)
     parameters = [*prior.parameters(), *encoder.parameters()]

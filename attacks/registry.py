@@ -17,4 +17,5 @@ ATTACKS: dict[str, type[PPA] | type[MirrorW] | type[MirrorB]] = {
 
 def make_attack(spec: AttackSpec) -> Attack:
     """Return the attack that a spec describes."""
-    return ATTACKS[spec.name](spec)  # type: ignore[arg-type]  # the name picks the class
+    attack: Attack = ATTACKS[spec.name](spec)  # type: ignore[arg-type]  # the name picks it
+    return attack

@@ -19,7 +19,9 @@ class PriorSpec(Spec):
         "shipped; train; or a .safetensors file.",
     )
     steps: int = Field(
-        2500, ge=1, description="Steps of 128 images when training; 2500 are 3 minutes on two cores."
+        2500,
+        ge=1,
+        description="Steps of 128 images when training; 2500 are 3 minutes on two cores.",
     )
     kl_weight: float = Field(
         0.5, gt=0, description="Low: sharper faces. High: the latents are nearer to normal."

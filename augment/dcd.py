@@ -22,7 +22,7 @@ def apply_recipes(
     Args:
         images: source pixels already gathered, (n, h, w, 3), 0 to 255.
         sigma: standard deviation of the noise in the unit range, (n,); 0 leaves the image as it is.
-        seed: of each row's noise, (n,). The noise depends on the row's seed alone, not on the batch.
+        seed: of each row's noise, (n,); the noise depends on it alone, not on the batch.
 
     Returns:
         float32 (n, h, w, 3) in [0, 1].

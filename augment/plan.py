@@ -103,7 +103,7 @@ def receiving_classes(num_classes: int, targets: Sequence[int]) -> npt.NDArray[n
 
 
 def choose_rows(ids: IntArray, fraction: float, draws: Draws) -> npt.NDArray[np.int64]:
-    """Return round(fraction * n) positions of `ids`, those with the smallest keyed hash, in order."""
+    """Return round(fraction * n) positions of `ids`: those with the smallest keyed hash."""
     count = round(fraction * len(ids))
     order = np.argsort(draws.bits(ids)[:, 0], kind="stable")
     return np.asarray(order[:count], dtype=np.int64)

@@ -16,9 +16,8 @@ from tasks.errors import SurrogateError, TargetClassError
 from tasks.suggestions import did_you_mean
 from tasks.types import ClassId, IdentityId, TargetClass
 
-
 RARITY_WEIGHT = 0.5
-"""Attributes that a bit of rarity costs: being one in four costs as much as one even attribute gains."""
+"""Of a bit of rarity: being one in four costs what an attribute that half of people have gains."""
 
 
 def choose_targets(rows: pa.Table, targets: int | Sequence[str], seed: int) -> list[IdentityId]:
@@ -74,13 +73,13 @@ def assign_surrogates(
     else:
         chosen = _listed(rows, targets, surrogates, pool)
     labels = _labels(rows)
-    names = sorted(set(chosen))
+    lenders = sorted(set(chosen))
     return [
         TargetClass(
             label=ClassId(labels[target]),
             identity=target,
             surrogate=IdentityId(name),
-            surrogate_label=num_classes + names.index(name),
+            surrogate_label=num_classes + lenders.index(name),
         )
         for target, name in zip(targets, chosen, strict=True)
     ]

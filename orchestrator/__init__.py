@@ -1,1 +1,1 @@
-"""Configuration, stages, sweep, tracking, store, frontier, report and the CLI: it knows all rooms."""
+"""Configuration, stages, sweep, tracking, store, frontier, report, CLI: it knows all rooms."""

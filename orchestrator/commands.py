@@ -10,8 +10,8 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
+from clusters.embedded import embedded_ray
 from orchestrator.progress import Display
-from orchestrator.ray_session import ray_session
 from orchestrator.records import Accuracy, AttackRecord
 from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
@@ -154,7 +154,7 @@ def augment(
 
     display = Display(console)
     store = Store(spec.storage)
-    with store.locked(), ray_session(spec.compute), display.live():
+    with store.locked(), embedded_ray(spec.compute.cpus), display.live():
         selection = select(spec)
         world = prepare_world(spec, store, selection, display.stage)
         plan = make_plan(world.rows, world.targets, world.num_classes, spec.dcd, spec.seed)
@@ -206,7 +206,7 @@ def train(
 
     display = Display(console)
     store = Store(spec.storage)
-    with store.locked(), ray_session(spec.compute), display.live():
+    with store.locked(), embedded_ray(spec.compute.cpus), display.live():
         selection = select(spec)
         world = prepare_world(spec, store, selection, display.stage)
         targets = world.targets if defense == "dcd" else ()
@@ -259,27 +259,27 @@ def attack(spec: ExperimentSpec, checkpoint: Path, console: Console) -> AttackOu
     Raises:
         DataError: the classifier does not fit the experiment's data.
     """
-    from orchestrator.trial import accuracy_of, attack_all, judge_all
+    from orchestrator.trial import Reconstructed, accuracy_of, attack_all, judge_all
     from tasks.checkpoint import load_checkpoint
 
     display = Display(console)
     store = Store(spec.storage)
     trained = load_checkpoint(checkpoint)
-    with store.locked(), ray_session(spec.compute), display.live():
+    with store.locked(), embedded_ray(spec.compute.cpus), display.live():
         selection = select(spec)
         wanted = (selection.num_classes, spec.data.image_size)
         found = (trained.meta.num_classes, trained.meta.image_size)
         if wanted != found:
             raise DataError(
-                f"the classifier {checkpoint} has {found[0]} classes of {found[1]} pixels, the "
-                f"experiment's data {wanted[0]} of {wanted[1]}; use the settings it was trained with"
+                f"the classifier {checkpoint} has {found[0]} classes of {found[1]} pixels, "
+                f"the data {wanted[0]} of {wanted[1]}; use the settings it was trained with"
             )
         world = prepare_world(spec, store, selection, display.stage)
         prior, _ = prepare_prior(spec, store, selection, display.stage)
         folder = store.artifact("evaluator", evaluation_key(spec, world))
         judged_by = train_evaluator(spec, world, folder).classifier()
         classifier = trained.classifier()
-        results = {}
+        results: dict[str, Reconstructed] = {}
         for done, one in enumerate(spec.attacks):
             display.stage("attacks", done, len(spec.attacks), one.name)
             results |= attack_all(classifier, prior, world, (one,))
@@ -302,8 +302,8 @@ class PriorOutcome(Spec):
     def render(self, console: Console) -> None:
         """Print it for people."""
         console.print(
-            f"{self.path}: trained on {self.public_images:,} public images in {self.seconds:.0f} s; "
-            f"use it with --set prior.source={self.path}",
+            f"{self.path}: trained on {self.public_images:,} public images in "
+            f"{self.seconds:.0f} s; use it with --set prior.source={self.path}",
             highlight=False,
         )
 
@@ -319,7 +319,7 @@ def train_prior(spec: ExperimentSpec, out: Path, console: Console) -> PriorOutco
     display = Display(console)
     store = Store(spec.storage)
     with store.locked(), display.live():
-        with ray_session(spec.compute):
+        with embedded_ray(spec.compute.cpus):
             selection = select(spec)
             rows, images, _ = images_of(
                 spec, store, selection.split("public"), "public", display.stage

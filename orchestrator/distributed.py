@@ -129,7 +129,7 @@ def _worker(config: dict[str, Any]) -> None:
             if device.type == "cuda"
             else globalise_batchnorm(model)
         )
-        model.to(device=device, memory_format=torch.channels_last)
+        model.to(device).to(memory_format=torch.channels_last)
         model = nn.parallel.DistributedDataParallel(
             model, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
         )

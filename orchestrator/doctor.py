@@ -35,10 +35,9 @@ HOME = Path(__file__).resolve().parents[1]
 GB = 1e9
 RAY_DEADLINE_S = 90.0
 RAY_PROBE = """
-from orchestrator.ray_session import ray_session
-from orchestrator.spec import ComputeSpec
+from clusters.embedded import embedded_ray
 
-with ray_session(ComputeSpec(cpus=1)):
+with embedded_ray(1):
     import ray
 
     assert ray.get(ray.remote(lambda: "ran").remote(), timeout=60) == "ran"

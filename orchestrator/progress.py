@@ -1,4 +1,4 @@
-"""What a person sees while a command runs: a line a finished thing, one bar for what is under way."""
+"""What a person sees while a command runs: a line when a thing is done, a bar before that."""
 
 from __future__ import annotations
 

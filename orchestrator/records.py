@@ -9,8 +9,6 @@ from pydantic import Field
 
 from tasks.spec import Spec, fingerprint
 
-RECORD_VERSION = 1
-
 
 class Rate(Spec):
     """A share of n things, with its 95 % Wilson interval. Fractions in [0, 1]."""
@@ -81,7 +79,7 @@ class PlanSummary(Spec):
 class TrialRecord(Spec):
     """One trial: settings, scores with intervals, cost."""
 
-    version: Literal[1] = RECORD_VERSION
+    version: Literal[1] = 1
     trial_id: str
     index: int = Field(ge=0, description="0 is the control; 1, 2, ... the order of suggestion.")
     defense: Literal["none", "dcd"]

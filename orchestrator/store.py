@@ -1,4 +1,4 @@
-"""The run store: what is on the storage is the truth, and a manifest or record written last says so.
+"""The run store: the storage is the truth, and a manifest or record written last says so.
 
 <storage>/
   .lock                          one sweep at a time
@@ -155,7 +155,8 @@ def stage(folder: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any
             found: dict[str, Any] = json.loads(manifest.read_text())
         except ValueError as error:
             raise StoreError(
-                f"the manifest {manifest} is damaged; delete the folder {folder.name} to make it anew"
+                f"the manifest {manifest} is damaged; delete the folder {folder.name} to make "
+                "it anew"
             ) from error
         return found
     with disk_errors(folder):

@@ -18,8 +18,8 @@ import numpy as np
 from pydantic import Field
 from rich.console import Console
 
+from clusters.embedded import embedded_ray
 from orchestrator.progress import Display, TrialProgress
-from orchestrator.ray_session import ray_session
 from orchestrator.records import Rate, TrialRecord
 from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
@@ -85,7 +85,7 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
         tracker = _tracker(spec, store, run)
         try:
             if before < total:
-                with ray_session(spec.compute), display.live():
+                with embedded_ray(spec.compute.cpus), display.live():
                     _run_trials(spec, store, selection, run, total, display, tracker)
         finally:
             records = records_of(run)

@@ -1,4 +1,4 @@
-"""One trial: plan, train, attack, judge. A pure function of its inputs; no Ray, no MLflow in here."""
+"""One trial: plan, train, attack, judge. A function of its inputs: no Ray, no MLflow in here."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def attack_all(
     from tasks.draws import Draws
     from tasks.evaluation import from_unit
 
-    found = {}
+    found: dict[str, Reconstructed] = {}
     for spec in attacks:
         attack = make_attack(spec)
         seen = (CountingClassifier if attack.access == "white-box" else ScoresOnly)(classifier)

@@ -1,1 +1,1 @@
-"""What is protected and measured: datasets, classifiers, training, evaluation, core types and errors."""
+"""What is protected and measured: data sets, classifiers, training, evaluation, types, errors."""

@@ -1,4 +1,4 @@
-"""Batch normalisation over the global batch on CPU processes (torch's SyncBatchNorm needs a GPU)."""
+"""Batch normalisation over all CPU processes; torch's own SyncBatchNorm needs a GPU."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
                 self.num_batches_tracked += 1
         scale = self.weight * torch.rsqrt(var + self.eps)
         shift = self.bias - mean * scale
-        return (values * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)).to(x.dtype)
+        out: Tensor = values * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+        return out.to(x.dtype)
 
 
 def globalise_batchnorm(module: nn.Module) -> nn.Module:

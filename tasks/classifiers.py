@@ -178,11 +178,13 @@ class SmallResNet(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Return penultimate features (n, 4w)."""
-        return self.stages(self.stem(images)).mean(dim=(2, 3))
+        maps: Tensor = self.stages(self.stem(images))
+        return maps.mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (n, num_classes) of normalised images (n, 3, s, s)."""
-        return self.head(self.features(images))
+        logits: Tensor = self.head(self.features(images))
+        return logits
 
 
 class _Residual(nn.Module):
@@ -202,7 +204,8 @@ class _Residual(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(self.body(x) + self.skip(x))
+        total: Tensor = self.body(x) + self.skip(x)
+        return functional.relu(total)
 
 
 class SmallVgg(nn.Module):
@@ -232,7 +235,8 @@ class SmallVgg(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (n, num_classes) of normalised images (n, 3, s, s)."""
-        return self.head(self.features(images))
+        logits: Tensor = self.head(self.features(images))
+        return logits
 
 
 SMALL_NETS: dict[str, type[SmallResNet] | type[SmallVgg]] = {

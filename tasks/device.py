@@ -19,7 +19,7 @@ def default_device() -> torch.device:
 def has_fast_bfloat16(device_type: str) -> bool:
     """Say whether bfloat16 runs in hardware: on the CPU with AVX-512 BF16 or AMX instructions."""
     if device_type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 

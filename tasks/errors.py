@@ -1,7 +1,7 @@
 """Every error that a person or a disk can cause, in one tree.
 
 DcdctlError                     exit code 1
-├── SpecError                   2   a setting is wrong: unknown key, value out of range, contradiction
+├── SpecError                   2   a setting is wrong: unknown key, bad value, contradiction
 ├── DataError                   3   the data is not what the settings say
 │   ├── MissingDataError            a folder or file that is named does not exist
 │   ├── TargetClassError            a class is too small, missing, or its own surrogate

@@ -52,4 +52,4 @@ class TargetClass:
     identity: IdentityId
     surrogate: IdentityId
     surrogate_label: int
-    """The evaluation classifier's extra class for the surrogate: num_classes, num_classes + 1, ..."""
+    """The evaluation classifier's extra class for the surrogate, num_classes or above."""

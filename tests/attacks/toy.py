@@ -1,4 +1,4 @@
-"""A toy world for the contract of all attacks: four colours as people, a linear prior of colours."""
+"""A toy world for the contract of all attacks: colours as people, a linear prior of colours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from attacks.attack import AttackResult
 from attacks.registry import ATTACKS, make_attack
-from attacks.spec import MirrorBSpec, MirrorWSpec, PpaSpec
+from attacks.spec import AttackSpec, MirrorBSpec, MirrorWSpec, PpaSpec
 from tasks.classifiers import CountingClassifier, ScoresOnly, TorchClassifier
 from tasks.draws import Draws
 from tasks.types import Bounds, ClassId, IdentityId, TargetClass
@@ -18,7 +18,7 @@ from tasks.types import Bounds, ClassId, IdentityId, TargetClass
 SIZE = 8
 COLOURS = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.8, 0.8, 0.1]])
 
-SPECS = {
+SPECS: dict[str, AttackSpec] = {
     "ppa": PpaSpec(pool=64, candidates=4, steps=12, keep=3, selection_rounds=4, learning_rate=0.2),
     "mirror-w": MirrorWSpec(pool=64, starts=3, steps=15, clip_sigmas=2.0),
     "mirror-b": MirrorBSpec(pool=64, restarts=3, population=8, generations=10, clip_sigmas=2.0),

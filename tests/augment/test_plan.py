@@ -225,5 +225,7 @@ def test_a_target_with_one_image_is_refused() -> None:
 
 
 def test_a_mislabel_fraction_that_leaves_no_clean_image_is_refused() -> None:
-    with pytest.raises(TargetClassError, match=r"leaves none under its own label; use at most 0\.80"):
+    with pytest.raises(
+        TargetClassError, match=r"leaves none under its own label; use at most 0\.80"
+    ):
         make_plan(row_table(3, 5), [target(0)], 3, DcdSpec(mislabel_fraction=1), 0)

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.ray_session import ray_session
-from orchestrator.spec import ComputeSpec
+from clusters.embedded import embedded_ray
 
 
 @pytest.fixture(scope="session")
 def ray() -> Iterator[None]:
     """Ray with two cores, on this machine."""
-    with ray_session(ComputeSpec(cpus=2)):
+    with embedded_ray(2):
         yield

@@ -22,7 +22,7 @@ def record(index: int, dcd: DcdSpec, accuracy: int, attack: int, status: str = "
         trial_id=f"t{index}",
         index=index,
         defense="dcd",
-        status=status,  # type: ignore[arg-type]
+        status=status,
         settings=dcd.model_dump(),
         seed=0,
         clean_accuracy=Accuracy(overall=clean, targets=clean, bystanders=clean),

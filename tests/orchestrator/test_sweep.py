@@ -49,7 +49,9 @@ def hashes(records: tuple[TrialRecord, ...] | list[TrialRecord]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory, ray: None) -> tuple[ExperimentSpec, SweepOutcome]:
+def swept(
+    tmp_path_factory: pytest.TempPathFactory, ray: None
+) -> tuple[ExperimentSpec, SweepOutcome]:
     spec = spec_in(tmp_path_factory.mktemp("sweep"), "tracking.enabled=true")
     return spec, run_sweep(spec, console=QUIET)
 
@@ -85,7 +87,12 @@ def test_it_writes_report_recipes_pictures_and_checkpoints(swept: Swept) -> None
         assert (run / name).is_file(), name
     for record in swept[1].records:
         folder = run / "trials" / record.trial_id
-        for name in ("record.json", "recipe.parquet", "reconstructions.npz", "checkpoint/meta.json"):
+        for name in (
+            "record.json",
+            "recipe.parquet",
+            "reconstructions.npz",
+            "checkpoint/meta.json",
+        ):
             assert (folder / name).is_file(), name
     assert len(swept[1].next_commands) == 2
 
@@ -128,9 +135,7 @@ def test_more_trials_go_on_and_repeat_nothing(swept: Swept, tmp_path: Path) -> N
 def test_a_lost_trial_comes_back_as_it_was(swept: Swept, tmp_path: Path) -> None:
     spec, outcome = swept
     shutil.copytree(spec.storage, tmp_path / "copy")
-    spec = load_spec_again(
-        spec, (f'storage="{tmp_path / "copy"}"', "tracking.enabled=false")
-    )
+    spec = load_spec_again(spec, (f'storage="{tmp_path / "copy"}"', "tracking.enabled=false"))
     run = tmp_path / "copy" / "runs" / Path(outcome.run_dir).name
     shutil.rmtree(run / "trials" / outcome.records[1].trial_id)
     again = run_sweep(spec, mode="resume", console=QUIET)
@@ -156,7 +161,9 @@ def test_a_trial_that_breaks_is_visible_and_stays_failed(tmp_path: Path) -> None
     spec = spec_in(
         tmp_path, "training.learning_rate=1e30", 'training.precision="float32"', "sweep.trials=1"
     )
-    with pytest.raises(FailedTrialsError, match="2 of 2 trials failed, first trial 0: the training"):
+    with pytest.raises(
+        FailedTrialsError, match="2 of 2 trials failed, first trial 0: the training"
+    ):
         run_sweep(spec, console=QUIET)
     run = next((tmp_path / "runs").iterdir())
     records = records_of(run)

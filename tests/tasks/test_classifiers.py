@@ -113,7 +113,7 @@ def test_global_batchnorm_is_batchnorm_in_one_process(tmp_path: Path) -> None:
             assert a.grad is not None
             assert b.grad is not None
             assert torch.allclose(a.grad, b.grad, atol=1e-4, rtol=1e-3)
-        for a, b in zip(plain.buffers(), twin.buffers(), strict=True):
-            assert torch.allclose(a.float(), b.float(), atol=1e-5)
+        for c, d in zip(plain.buffers(), twin.buffers(), strict=True):
+            assert torch.allclose(c.float(), d.float(), atol=1e-5)
     finally:
         dist.destroy_process_group()

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.spec import ComputeSpec
 from tasks.errors import ClusterError
 
 WORKER_ENV = {
@@ -34,8 +33,11 @@ DRIVER_ENV = {
 
 
 @contextmanager
-def ray_session(compute: ComputeSpec) -> Iterator[None]:
+def embedded_ray(cpus: int | None = None) -> Iterator[None]:
     """Start an embedded Ray and stop it afterwards; a Ray that runs already is used as it is.
+
+    Args:
+        cpus: cores that it may use; None takes all.
 
     Raises:
         ClusterError: Ray does not start.
@@ -53,7 +55,7 @@ def ray_session(compute: ComputeSpec) -> Iterator[None]:
         try:
             ray.init(
                 address="local",
-                num_cpus=compute.cpus,
+                num_cpus=cpus,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="ERROR",
