@@ -48,12 +48,15 @@ class DecoderSpec(Spec):
     image_size: int = Field(32, ge=16, le=256)
     latent_size: int = Field(64, ge=4, le=512)
     channels: tuple[int, ...] = Field(
-        (128, 96, 64, 32), min_length=2, description="At 4 x 4, then after each doubling."
+        (96, 80, 56, 32), min_length=2, description="At 4 x 4, then after each doubling."
     )
 
 
 class DecoderPrior(nn.Module):
     """A small decoder with a mapping network; images in the unit range.
+
+    As in StyleGAN, w sets the scale and shift of every stage's channels; unlike there it also makes
+    the first 4 x 4 block.
 
     Args:
         spec: its shape; the channels' number of doublings from 4 x 4 gives the image size.
@@ -83,9 +86,14 @@ class DecoderPrior(nn.Module):
         )
         self.start = nn.Linear(spec.latent_size, 16 * spec.channels[0])
         self.stages = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1)
+            nn.ConvTranspose2d(a, b, 4, 2, 1)
             for a, b in zip(spec.channels, spec.channels[1:], strict=False)
         )
+        self.styles = nn.ModuleList(nn.Linear(spec.latent_size, 2 * b) for b in spec.channels[1:])
+        for style in self.styles:  # begin near a plain decoder
+            assert isinstance(style, nn.Linear)
+            nn.init.zeros_(style.bias)
+            style.weight.data *= 0.3
         self.to_rgb = nn.Conv2d(spec.channels[-1], 3, 3, padding=1)
         self.register_buffer("w_mean", torch.zeros(spec.latent_size))
         self.w_mean: Tensor
@@ -102,9 +110,10 @@ class DecoderPrior(nn.Module):
         with torch.autocast(w.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             x = functional.leaky_relu(self.start(w), SLOPE)
             x = x.view(len(w), 4, 4, self.spec.channels[0]).permute(0, 3, 1, 2)
-            for stage in self.stages:
-                x = functional.interpolate(x, scale_factor=2.0)
-                x = functional.leaky_relu(stage(x), SLOPE)
+            for stage, style in zip(self.stages, self.styles, strict=True):
+                x = stage(x)
+                scale, shift = style(w)[:, :, None, None].chunk(2, dim=1)
+                x = functional.leaky_relu(x * (1 + scale) + shift, SLOPE)
             x = self.to_rgb(x)
         return torch.sigmoid(x.float())
 
@@ -114,7 +123,7 @@ class DecoderPrior(nn.Module):
 
 
 def decoder_channels(image_size: int) -> tuple[int, ...]:
-    """Return channels for an image size: 128 at 4 x 4, less after each doubling.
+    """Return channels for an image size: 96 at 4 x 4, less after each doubling.
 
     Raises:
         DataError: the size is not a power of two from 16 to 256.
@@ -125,7 +134,7 @@ def decoder_channels(image_size: int) -> tuple[int, ...]:
             "set data.image_size, or give a prior in prior.source"
         )
     stages = image_size.bit_length() - 3
-    return (128, 96, 64, 32, 24, 16, 12)[: stages + 1]
+    return (96, 80, 56, 32, 24, 16, 12)[: stages + 1]
 
 
 def save_prior(prior: DecoderPrior, path: Path, trained_on: dict[str, str]) -> None:

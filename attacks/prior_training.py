@@ -25,9 +25,10 @@ from tasks.errors import TrainingError
 from tasks.evaluation import to_unit
 from tasks.types import Image8
 
-BATCH = 128
+BATCH = 64
 LEARNING_RATE = 3e-3
 GRADIENT_NORM = 100.0
+KL_WARM_UP = 0.1
 SCALES = (2, 4)
 """The loss is L1 at full size and, weighted by the scale, after averaging over these blocks."""
 
@@ -76,7 +77,7 @@ def train_prior(
     prior.to(device)
     encoder.to(device)
     parameters = [*prior.parameters(), *encoder.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0)
+    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99))
     dtype = autocast_dtype("auto", device)
     for step in range(spec.steps):
         rows = draws.child("rows", step).integers(np.arange(BATCH), 0, len(images))[:, 0]
@@ -91,7 +92,9 @@ def train_prior(
         noise = draws.child("noise", step).normal(np.arange(BATCH), spec.latent_size)
         z = mean + torch.from_numpy(noise).to(mean) * (log_variance / 2).exp()
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
-        loss = (_distance(prior(z), real) + spec.kl_weight * divergence).mean()
+        # The divergence comes in slowly: from the start it would empty the latents.
+        weight = spec.kl_weight * min(1.0, step / (KL_WARM_UP * spec.steps))
+        loss = (_distance(prior(z), real) + weight * divergence).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM)
@@ -135,7 +138,7 @@ class _Encoder(nn.Module):
         inputs, outputs = 3, 32
         while size > 4:
             layers += [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.LeakyReLU(0.2)]
-            inputs, outputs, size = outputs, min(2 * outputs, 128), size // 2
+            inputs, outputs, size = outputs, min(2 * outputs, 96), size // 2
         self.body = nn.Sequential(*layers, nn.Flatten())
         self.head = nn.Sequential(
             nn.Linear(16 * inputs, 256), nn.LeakyReLU(0.2), nn.Linear(256, 2 * latent)

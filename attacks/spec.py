@@ -18,13 +18,9 @@ class PriorSpec(Spec):
         description="auto: the shipped one for the built-in faces, else trained once and kept; "
         "shipped; train; or a .safetensors file.",
     )
-    steps: int = Field(
-        2500,
-        ge=1,
-        description="Steps of 128 images when training; 2500 are 3 minutes on two cores.",
-    )
+    steps: int = Field(3000, ge=1, description="Steps of 64 images, when it is trained.")
     kl_weight: float = Field(
-        0.5, gt=0, description="Low: sharper faces. High: the latents are nearer to normal."
+        0.3, gt=0, description="Low: sharper faces. High: the latents are nearer to normal."
     )
     latent_size: int = Field(64, ge=4, le=512, description="Size of z and w.")
 
