@@ -35,7 +35,7 @@ class PpaSpec(Spec):
     learning_rate: float = Field(0.05, gt=0, description="Adam, betas (0.1, 0.1).")
     keep: int = Field(8, ge=1, description="Reconstructions kept for each target.")
     selection_rounds: int = Field(32, ge=1, description="Random views in the final selection.")
-    truncation: float = Field(0.5, gt=0, le=1, description="Of the initial latents.")
+    truncation: float = Field(1.0, gt=0, le=1, description="Of the initial latents.")
 
 
 class MirrorWSpec(Spec):
@@ -44,22 +44,22 @@ class MirrorWSpec(Spec):
     name: Literal["mirror-w"] = "mirror-w"
     pool: int = Field(4000, ge=1, description="Presamples: starts, and the P-space statistics.")
     starts: int = Field(8, ge=1, description="Reconstructions for each target, best starts first.")
-    steps: int = Field(100, ge=1, description="Adam steps.")
+    steps: int = Field(60, ge=1, description="Adam steps.")
     learning_rate: float = Field(0.2, gt=0, description="Peak of the projector's schedule.")
-    clip_sigmas: float = Field(1.0, gt=0, description="P-space box: mean plus minus so many sd.")
+    clip_sigmas: float = Field(2.0, gt=0, description="P-space box: mean plus minus so many sd.")
 
 
 class MirrorBSpec(Spec):
     """MIRROR, black box: a genetic search that sees scores only (An et al., NDSS 2022)."""
 
     name: Literal["mirror-b"] = "mirror-b"
-    pool: int = Field(4000, ge=1, description="Presamples: population, and P-space statistics.")
+    pool: int = Field(12000, ge=1, description="Presamples: population, P-space statistics.")
     restarts: int = Field(8, ge=1, description="Independent searches: reconstructions a target.")
-    population: int = Field(50, ge=4, description="Individuals of one search.")
-    generations: int = Field(25, ge=1, description="Generations at the most.")
+    population: int = Field(40, ge=4, description="Individuals of one search.")
+    generations: int = Field(20, ge=1, description="Generations at the most.")
     mutation_probability: float = Field(0.1, ge=0, le=1, description="Of each gene.")
-    mutation_size: float = Field(0.1, gt=0, description="In P-space standard deviations.")
-    clip_sigmas: float = Field(1.0, gt=0, description="P-space box: mean plus minus so many sd.")
+    mutation_size: float = Field(0.3, gt=0, description="In P-space standard deviations.")
+    clip_sigmas: float = Field(2.0, gt=0, description="P-space box: mean plus minus so many sd.")
     stop_confidence: float = Field(
         1.0, gt=0, le=1, description="A search ends at this confidence; 1 never stops early."
     )

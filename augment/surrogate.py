@@ -126,10 +126,10 @@ def _listed(
             raise SurrogateError(
                 f"protect.surrogates names no surrogate for target {target!r}; add one"
             )
-    for target, name in listed.items():
+    for served, name in listed.items():
         if name in private:
             raise SurrogateError(
-                f"protect.surrogates gives {target!r} the surrogate {name!r}, which is a private "
+                f"protect.surrogates gives {served!r} the surrogate {name!r}, which is a private "
                 "class of the model; choose an identity outside it"
             )
         if name not in pool:

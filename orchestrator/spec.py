@@ -37,10 +37,10 @@ class SpaceSpec(Spec):
     """What is searched: a range {low, high} or a list of values for each lever of `dcd`."""
 
     mislabel_fraction: Between | Choices = Field(
-        Between(low=0.1, high=0.5), description="Loss control."
+        Between(low=0.2, high=0.5), description="Loss control."
     )
     curvature_mislabel_fraction: Between | Choices = Field(
-        Between(low=0.3, high=1.0), description="Curvature control, on the target's side."
+        Between(low=0.5, high=1.0), description="Curvature control, on the target's side."
     )
     target_sigma: Between | Choices = Field(
         Between(low=0.01, high=0.1, log=True), description="Curvature control: the target's noise."
