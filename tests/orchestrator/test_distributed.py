@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,15 @@ SPEC = TrainingSpec(width=4, epochs=3, batch_size=16, precision="float32", learn
 ROWS = row_table(4, 12)
 IMAGES = np.random.default_rng(0).integers(0, 256, (ROWS.num_rows, 16, 16, 3), dtype=np.uint8)
 PLAN = make_plan(ROWS, [target(0)], 4, DcdSpec(), 0)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Workers have one thread each; with more, sums round in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
