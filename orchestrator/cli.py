@@ -89,7 +89,7 @@ def sweep(
     seed: Seed = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Run all of it tiny, as a test.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped sweep.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Discard an earlier sweep.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Set an earlier sweep aside, and start over.")] = False,
     as_json: Json = False,
 ) -> None:
     """Search for the setting that protects best, and write the report.
@@ -100,7 +100,7 @@ def sweep(
         dcdctl sweep --resume
     """
     if resume and fresh:
-        raise typer.BadParameter("--resume keeps the earlier trials and --fresh discards them")
+        raise typer.BadParameter("--resume keeps the earlier trials and --fresh sets them aside")
     from orchestrator.sweep import run_sweep
 
     spec = _load(config, assignments, storage, seed)
@@ -114,7 +114,7 @@ def sweep(
     if as_json:
         typer.echo(outcome.model_dump_json(indent=2))
     else:
-        typer.echo("\n".join([f"\nReport: {outcome.report}", "Next:"]))
+        typer.echo("\n".join(["", outcome.verdict, "", f"Report: {outcome.report}", "Next:"]))
         typer.echo("\n".join(f"  {command}" for command in outcome.next_commands))
 
 
