@@ -89,7 +89,9 @@ def sweep(
     seed: Seed = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Run all of it tiny, as a test.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped sweep.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Set an earlier sweep aside, and start over.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Set an earlier sweep aside, and start over.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Search for the setting that protects best, and write the report.

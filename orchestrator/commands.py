@@ -40,7 +40,7 @@ class PlanReport(Spec):
     training_rows: int = Field(description="Row passes over all trials: rows x epochs.")
     generator_images: int = Field(description="Images that attacks synthesise over all trials.")
     core_minutes: tuple[float, float] = Field(
-        description="Estimate, low and high, from the speeds in docs/benchmarks.md."
+        description="Estimate, low and high, from speeds measured on two cores."
     )
 
     def render(self, console: Console) -> None:

@@ -41,7 +41,7 @@ class Display:
 
     def line(self, text: str) -> None:
         """Print a line that stays."""
-        self._progress.console.print(text, highlight=False)
+        self._progress.console.print(text, highlight=False, soft_wrap=not self.console.is_terminal)
 
     def stage(self, name: str, done: int, total: int, note: str = "") -> None:
         """Move a stage's bar; at its end the bar becomes a line with the seconds it took."""
