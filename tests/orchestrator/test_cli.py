@@ -44,6 +44,7 @@ class Outcome(BaseModel):
 
     run_dir: str = "runs/1"
     report: str = "runs/1/report.html"
+    verdict: str = "It holds."
     next_commands: tuple[str, ...] = ("dcdctl report runs/1",)
 
     def render(self, console: Console) -> None:
@@ -143,7 +144,9 @@ def test_sweep_names_the_report_and_what_to_type_next(
     assert result.exit_code == 0
     assert fake.calls[0].mode == mode
     assert fake.calls[0].args == (ExperimentSpec(),)
-    assert result.stdout.endswith("Report: runs/1/report.html\nNext:\n  dcdctl report runs/1\n")
+    assert result.stdout.endswith(
+        "\nIt holds.\n\nReport: runs/1/report.html\nNext:\n  dcdctl report runs/1\n"
+    )
 
 
 def test_settings_come_from_the_file_then_set_then_the_short_options(
