@@ -1,8 +1,7 @@
 """Training the decoder prior: a variational autoencoder on public images, its decoder kept.
 
-A small GAN was worse in the same minutes, and diverged; what limits the attack on an unprotected
-model is how well the prior can show a face that it has never seen, which is what an autoencoder is
-trained for.
+An attack can show a face only as well as its prior can show one that it has never seen, which is
+what an autoencoder is trained for.
 """
 
 from __future__ import annotations
