@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -138,14 +138,16 @@ def decoder_channels(image_size: int) -> tuple[int, ...]:
 
 
 def save_prior(prior: DecoderPrior, path: Path, trained_on: dict[str, str]) -> None:
-    """Write weights as float16 safetensors, with shape and origin in the header."""
+    """Write weights as float16 safetensors, whole or not at all; shape and origin in the header."""
     weights = {name: v.half().contiguous() for name, v in prior.state_dict().items()}
     header = {
         "format": FORMAT,
         "spec": prior.spec.model_dump_json(),
         "trained_on": json.dumps(trained_on, sort_keys=True),
     }
-    save_file(weights, path, metadata=header)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(save(weights, metadata=header))
+    partial.replace(path)
 
 
 def load_prior(path: Path) -> DecoderPrior:

@@ -24,7 +24,7 @@ from tasks.errors import TrainingError
 from tasks.evaluation import to_unit
 from tasks.types import Image8
 
-BATCH = 64
+BATCH = 32
 LEARNING_RATE = 3e-3
 GRADIENT_NORM = 100.0
 KL_WARM_UP = 0.1

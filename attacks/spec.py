@@ -18,7 +18,7 @@ class PriorSpec(Spec):
         description="auto: the shipped one for the built-in faces, else trained once and kept; "
         "shipped; train; or a .safetensors file.",
     )
-    steps: int = Field(3000, ge=1, description="Steps of 64 images, when it is trained.")
+    steps: int = Field(3500, ge=1, description="Steps of 32 images, when it is trained.")
     kl_weight: float = Field(
         0.3, gt=0, description="Low: sharper faces. High: the latents are nearer to normal."
     )
@@ -29,10 +29,10 @@ class PpaSpec(Spec):
     """Plug & Play Attack (Struppek et al., ICML 2022), sections 3.2 to 3.4."""
 
     name: Literal["ppa"] = "ppa"
-    pool: int = Field(4000, ge=1, description="Latents scored for the initial selection.")
+    pool: int = Field(8000, ge=1, description="Latents scored for the initial selection.")
     candidates: int = Field(20, ge=1, description="Latents optimised for each target.")
-    steps: int = Field(60, ge=1, description="Adam steps.")
-    learning_rate: float = Field(0.05, gt=0, description="Adam, betas (0.1, 0.1).")
+    steps: int = Field(40, ge=1, description="Adam steps.")
+    learning_rate: float = Field(0.02, gt=0, description="Adam, betas (0.1, 0.1).")
     keep: int = Field(8, ge=1, description="Reconstructions kept for each target.")
     selection_rounds: int = Field(32, ge=1, description="Random views in the final selection.")
     truncation: float = Field(1.0, gt=0, le=1, description="Of the initial latents.")

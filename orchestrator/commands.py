@@ -19,6 +19,7 @@ from orchestrator.stages import (
     evaluation_key,
     prepare_prior,
     prepare_world,
+    prior_origin,
     select,
     train_evaluator,
 )
@@ -334,7 +335,7 @@ def train_prior(spec: ExperimentSpec, out: Path, console: Console) -> PriorOutco
             ),
         )
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_prior(prior, out, {"images": str(rows.num_rows), "data": spec.data.kind})
+        save_prior(prior, out, prior_origin(spec, rows))
     return PriorOutcome(
         path=str(out), public_images=rows.num_rows, seconds=round(time.monotonic() - started, 1)
     )

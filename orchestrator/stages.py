@@ -170,11 +170,28 @@ def prepare_prior(
             spec.seed,
             on_step=lambda step, steps, loss: progress("prior", step, steps),
         )
-        save_prior(prior, out / "prior.safetensors", {"images": str(len(rows))})
+        save_prior(prior, out / "prior.safetensors", prior_origin(spec, rows))
         return {"public_images": len(rows)}
 
     stage(folder, make)
     return load_prior(folder / "prior.safetensors"), key
+
+
+def prior_origin(spec: ExperimentSpec, rows: pa.Table) -> dict[str, str]:
+    """Return what a prior was trained on and how, for its header; no names."""
+    origin = {
+        "data": spec.data.kind,
+        "identities": str(len(rows["identity"].unique())),
+        "images": str(rows.num_rows),
+        "settings": spec.prior.model_dump_json(exclude={"source"}),
+        "seed": str(spec.seed),
+    }
+    if isinstance(spec.data, BuiltinData):
+        from tasks.datasets.builtin import PUBLIC_SEED
+        from tasks.datasets.faces import FACE_VERSION
+
+        origin |= {"public_seed": str(PUBLIC_SEED), "face_version": str(FACE_VERSION)}
+    return origin
 
 
 def evaluation_key(spec: ExperimentSpec, world: World) -> str:

@@ -88,7 +88,7 @@ def test_processes_share_each_global_batch() -> None:
 
 def test_augmented_views_stay_in_range_and_keep_their_size() -> None:
     images, _ = coloured(20)
-    views = augment_views(images, Draws(0).uniform(torch.arange(20).numpy(), 6))
+    views = augment_views(images, Draws(0).uniform(torch.arange(20).numpy(), 7))
     assert views.shape == images.shape
     assert float(views.min()) >= 0
     assert float(views.max()) <= 1
