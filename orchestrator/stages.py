@@ -96,7 +96,9 @@ def images_of(
         )
         return {"rows": result.rows, "quarantined": result.quarantined}
 
-    stage(folder, make)
+    made = stage(folder, make)
+    for reason, count in made["quarantined"].items():
+        progress(f"set aside, {reason}", count, count)
     table, images = load_images(folder)
     return table, images, key
 
