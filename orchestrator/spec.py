@@ -37,13 +37,13 @@ class SpaceSpec(Spec):
     """What is searched: a range {low, high} or a list of values for each lever of `dcd`."""
 
     mislabel_fraction: Between | Choices = Field(
-        Between(low=0.2, high=0.5), description="Loss control."
+        Between(low=0.2, high=0.6), description="Loss control."
     )
     curvature_mislabel_fraction: Between | Choices = Field(
-        Between(low=0.5, high=1.0), description="Curvature control, on the target's side."
+        Between(low=0.7, high=1.0), description="Curvature control, on the target's side."
     )
     target_sigma: Between | Choices = Field(
-        Between(low=0.01, high=0.1, log=True), description="Curvature control: the target's noise."
+        Between(low=0.01, high=0.04, log=True), description="Curvature control: the target's noise."
     )
     surrogate_sigma: Between | Choices = Field(
         Between(low=0.001, high=0.02, log=True), description="The same on the surrogate's side."
