@@ -43,7 +43,8 @@ class ProtectSpec(Spec):
     targets: int | tuple[str, ...] = Field(
         8, description="How many identities to protect, or their names."
     )
-    surrogates: Literal["attribute-opposite"] | dict[str, str] = Field(
-        "attribute-opposite",
-        description="attribute-opposite chooses; or a mapping from target to surrogate identity.",
+    surrogates: Literal["typical-opposite", "attribute-opposite"] | dict[str, str] = Field(
+        "typical-opposite",
+        description="attribute-opposite: whose attributes differ most. typical-opposite: the same "
+        "among people who look like many in public. Or a mapping from target to surrogate.",
     )

@@ -16,6 +16,9 @@ from tasks.errors import SurrogateError, TargetClassError
 from tasks.suggestions import did_you_mean
 from tasks.types import ClassId, IdentityId, TargetClass
 
+TYPICAL_SHARE = 1 / 3
+"""Of the pool: the most typical people are kept, as many as there are targets at least."""
+
 RARITY_WEIGHT = 0.5
 """Of a bit of rarity: being one in four costs what an attribute that half of people have gains."""
 
@@ -54,21 +57,32 @@ def assign_surrogates(
     surrogates: Mapping[str, str] | str,
     num_classes: int,
     seed: int,
+    typicality: Mapping[str, float] | None = None,
 ) -> list[TargetClass]:
     """Give each target its own surrogate out of the pool.
 
     Args:
         rows: row table; identities with split "surrogate" are the pool.
         targets: identities under protection.
-        surrogates: "attribute-opposite", or a mapping from target to surrogate.
+        surrogates: "attribute-opposite" or "typical-opposite", or a mapping from target to
+            surrogate.
         num_classes: the evaluation classifier's extra classes start here.
         seed: of the experiment; breaks ties.
+        typicality: of the identities of the pool, higher is more typical; for "typical-opposite",
+            which without it takes all of them.
 
     Raises:
         SurrogateError: fewer surrogates than targets, a target without one, or a bad name.
     """
     pool = _identities(rows, "surrogate")
     if isinstance(surrogates, str):
+        if len(pool) < len(targets):
+            raise SurrogateError(
+                f"{len(targets)} targets but only {len(pool)} surrogate identities; protect fewer, "
+                "or add identities to the surrogate pool"
+            )
+        if surrogates == "typical-opposite" and typicality is not None:
+            pool = _most_typical(pool, typicality, len(targets))
         chosen = _opposite(rows, targets, pool, seed)
     else:
         chosen = _listed(rows, targets, surrogates, pool)
@@ -85,6 +99,12 @@ def assign_surrogates(
     ]
 
 
+def _most_typical(pool: Sequence[str], typicality: Mapping[str, float], targets: int) -> list[str]:
+    count = max(targets, round(TYPICAL_SHARE * len(pool)))
+    order = sorted(pool, key=lambda name: (-typicality.get(name, -np.inf), name))
+    return sorted(order[:count])
+
+
 def _opposite(
     rows: pa.Table, targets: Sequence[IdentityId], pool: Sequence[str], seed: int
 ) -> list[str]:
@@ -94,11 +114,6 @@ def _opposite(
     as gender and hair do in the released code. An identity that is rare in itself is held back: an
     attacker's prior hardly ever shows it, so the search would find the target instead.
     """
-    if len(pool) < len(targets):
-        raise SurrogateError(
-            f"{len(targets)} targets but only {len(pool)} surrogate identities; protect fewer, or "
-            "add identities to the surrogate pool"
-        )
     attributes = _attributes(rows)
     vocabulary = sorted({a for name in pool for a in attributes[name]})
     has = np.array([[a in attributes[name] for a in vocabulary] for name in pool], dtype=bool)

@@ -137,6 +137,69 @@ def report(
     typer.echo(write_report(run, show_people=show_people))
 
 
+@app.command(cls=Command, rich_help_panel="The main job")
+def protect(
+    photos: Annotated[
+        Path, typer.Argument(metavar="PHOTOS", help="A folder, a zip or a photo of one person.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="A new folder for the files to hand over.")
+    ],
+    label: Annotated[str, typer.Option(help="The person's name in the upload.")] = "me",
+    other_labels: Annotated[
+        str,
+        typer.Option(metavar="A,B", help="Other names that you may hand photos over under."),
+    ] = "",
+    surrogates: Annotated[
+        Path | None,
+        typer.Option(help="Photos of somebody who lends them; none takes a drawn face."),
+    ] = None,
+    like: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B", help="What the person looks like; the drawn face is the opposite."
+        ),
+    ] = "",
+    mislabel_fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Of the photos, with --other-labels.")
+    ] = 0.2,
+    surrogate_sigma: Annotated[
+        float, typer.Option(min=0, max=1, help="Noise around the surrogate's images.")
+    ] = 0.003,
+    max_side: Annotated[
+        int, typer.Option(min=32, max=8192, help="Larger photos are shrunk to this side.")
+    ] = 512,
+    uploads_as: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="What happens to uploads: jpeg:75, resize:1024."),
+    ] = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Make one person's photos ready to hand over; no model and nobody else's data are needed.
+
+    Example:
+        dcdctl protect photos --out to-upload
+        dcdctl protect photos.zip --out to-upload --like feminine,dark_hair --uploads-as jpeg:75
+    """
+    from augment.spec import DcdSpec
+    from orchestrator.protect import protect_photos
+
+    outcome = protect_photos(
+        photos,
+        out,
+        label=label,
+        other_labels=[name.strip() for name in other_labels.split(",") if name.strip()],
+        surrogates=surrogates,
+        like=[name.strip() for name in like.split(",") if name.strip()],
+        dcd=DcdSpec(mislabel_fraction=mislabel_fraction, surrogate_sigma=surrogate_sigma),
+        max_side=max_side,
+        uploads_as=uploads_as,
+        seed=seed,
+    )
+    _show(outcome, as_json)
+
+
 @app.command(cls=Command, rich_help_panel="One step")
 def plan(
     config: Config = None,

@@ -16,6 +16,7 @@ from orchestrator.records import Accuracy, AttackRecord
 from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import (
+    choose,
     evaluation_key,
     prepare_prior,
     prepare_world,
@@ -77,7 +78,7 @@ def plan_summary(spec: ExperimentSpec) -> PlanReport:
     from orchestrator.trial import plan_digest
 
     store = Store(spec.storage)
-    selection = select(spec)
+    selection = choose(spec, store, lambda *_: None)
     rows = selection.split("train", "test", "surrogate")
     plan = make_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
     before = selection.split("train").num_rows
@@ -156,7 +157,7 @@ def augment(
     display = Display(console)
     store = Store(spec.storage)
     with store.locked(), embedded_ray(spec.compute.cpus), display.live():
-        selection = select(spec)
+        selection = choose(spec, store, display.stage)
         world = prepare_world(spec, store, selection, display.stage)
         plan = make_plan(world.rows, world.targets, world.num_classes, spec.dcd, spec.seed)
         written = materialise(
@@ -208,7 +209,7 @@ def train(
     display = Display(console)
     store = Store(spec.storage)
     with store.locked(), embedded_ray(spec.compute.cpus), display.live():
-        selection = select(spec)
+        selection = choose(spec, store, display.stage)
         world = prepare_world(spec, store, selection, display.stage)
         targets = world.targets if defense == "dcd" else ()
         plan = make_plan(world.rows, targets, world.num_classes, spec.dcd, spec.seed)
@@ -267,7 +268,7 @@ def attack(spec: ExperimentSpec, checkpoint: Path, console: Console) -> AttackOu
     store = Store(spec.storage)
     trained = load_checkpoint(checkpoint)
     with store.locked(), embedded_ray(spec.compute.cpus), display.live():
-        selection = select(spec)
+        selection = choose(spec, store, display.stage)
         wanted = (selection.num_classes, spec.data.image_size)
         found = (trained.meta.num_classes, trained.meta.image_size)
         if wanted != found:

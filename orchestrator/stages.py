@@ -6,7 +6,7 @@ done again, in this run or in any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from clusters.embedded import embedded_ray
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store, stage
 from orchestrator.trial import World, fit_here
@@ -66,15 +67,61 @@ def list_rows(spec: ExperimentSpec) -> pa.Table:
     return folder_rows(spec.data, spec.seed)
 
 
-def select(spec: ExperimentSpec) -> Selection:
-    """Choose targets and surrogates."""
+def select(spec: ExperimentSpec, typicality: Mapping[str, float] | None = None) -> Selection:
+    """Choose targets and surrogates on metadata, and on the pool's typicality where it is known."""
     from augment.surrogate import assign_surrogates, choose_targets
 
     rows = list_rows(spec)
     num_classes = int(rows["label"].to_numpy().max()) + 1
     names = choose_targets(rows, spec.protect.targets, spec.seed)
-    targets = assign_surrogates(rows, names, spec.protect.surrogates, num_classes, spec.seed)
+    targets = assign_surrogates(
+        rows, names, spec.protect.surrogates, num_classes, spec.seed, typicality
+    )
     return Selection(rows, tuple(targets), num_classes)
+
+
+PUBLIC_SAMPLE, POOL_SAMPLE = 4000, 6
+"""Pictures looked at for typicality: of the public, and of each identity of the pool."""
+
+
+def choose(spec: ExperimentSpec, store: Store, progress: Progress) -> Selection:
+    """Choose targets and surrogates, looking at pictures where the policy asks for it.
+
+    Typicality is kept; where it is not there yet, Ray reads the pictures.
+    """
+    selection = select(spec)
+    if spec.protect.surrogates != "typical-opposite" or not selection.targets:
+        return selection
+    from augment.typicality import typicality
+    from tasks.draws import Draws
+
+    splits = selection.rows["split"].to_numpy(zero_copy_only=False)
+    ids = selection.rows["row_id"].to_numpy()
+    identities = selection.rows["identity"].to_numpy(zero_copy_only=False)
+    rank = Draws(0, ("typicality",)).bits(ids)[:, 0]
+    order = np.argsort(rank, kind="stable")
+    public = order[splits[order] == "public"][:PUBLIC_SAMPLE]
+    pool = order[splits[order] == "surrogate"]
+    seen: dict[str, int] = {}
+    sample = []
+    for row in pool:
+        seen[identities[row]] = seen.get(identities[row], 0) + 1
+        if seen[identities[row]] <= POOL_SAMPLE:
+            sample.append(row)
+    rows = selection.rows.take(pa.array(np.sort([*public, *sample])))
+    key = fingerprint([spec.data.model_dump(mode="json"), _listing(spec, rows)])
+
+    def make(out: Path) -> dict[str, object]:
+        with embedded_ray(spec.compute.cpus):
+            table, images, _ = images_of(spec, store, rows, "sampled", progress)
+        split = table["split"].to_numpy(zero_copy_only=False)
+        names = table["identity"].to_numpy(zero_copy_only=False)
+        of_pool = split == "surrogate"
+        found = typicality(images[split == "public"], images[of_pool], names[of_pool].tolist())
+        return {"typicality": found}
+
+    made = stage(store.artifact("typicality", key), make)
+    return select(spec, made["typicality"])
 
 
 def images_of(

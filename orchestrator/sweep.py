@@ -25,6 +25,7 @@ from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import (
     Selection,
+    choose,
     evaluation_key,
     prepare_prior,
     prepare_world,
@@ -86,7 +87,7 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
         try:
             if before < total:
                 with embedded_ray(spec.compute.cpus), display.live():
-                    _run_trials(spec, store, selection, run, total, display, tracker)
+                    _run_trials(spec, store, run, total, display, tracker)
         finally:
             records = records_of(run)
             if tracker is not None:
@@ -137,7 +138,6 @@ def _enter(run: Path, mode: Mode, total: int) -> None:
 def _run_trials(
     spec: ExperimentSpec,
     store: Store,
-    selection: Selection,
     run: Path,
     total: int,
     display: Display,
@@ -146,6 +146,7 @@ def _run_trials(
     """Make the shared artefacts, then let Tune run every trial that has no record."""
     import ray
 
+    selection = choose(spec, store, display.stage)
     world = prepare_world(spec, store, selection, display.stage)
     prior, prior_key = prepare_prior(spec, store, selection, display.stage)
     judged_by = fingerprint([evaluation_key(spec, world), prior_key])

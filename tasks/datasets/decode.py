@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -92,13 +93,42 @@ def decode(data: bytes, size: int, crop: Literal["center", "none"]) -> Image8:
     Raises:
         UnreadableImage: with the reason.
     """
+    rgb = decode_upright(data, _DRAFT * size)
+    with _verdicts():
+        width, height = rgb.size
+        box = (0, 0, width, height)
+        if crop == "center":
+            side = min(width, height)
+            # Whole pixels: no blur at scale 1.
+            left, top = (width - side) // 2, (height - side) // 2
+            box = (left, top, left + side, top + side)
+        small = rgb.resize((size, size), Image.Resampling.BICUBIC, box=box)
+        return np.asarray(small, dtype=np.uint8)
+
+
+def decode_upright(data: bytes, draft: int) -> Image.Image:
+    """Decode and orient one image as 8-bit RGB; all metadata is left behind.
+
+    Args:
+        data: the file's bytes.
+        draft: a JPEG may be decoded smaller, with sides of at least so many pixels.
+
+    Raises:
+        UnreadableImage: with the reason.
+    """
     if not data:
         raise UnreadableImage("empty file")
+    with _verdicts(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        return _upright(image, draft)
+
+
+@contextlib.contextmanager
+def _verdicts() -> Iterator[None]:
+    """Turn whatever a parser raises into a reason."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata that is not used here
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                return _decode(image, size, crop)
+            yield
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
@@ -112,24 +142,16 @@ def decode(data: bytes, size: int, crop: Literal["center", "none"]) -> Image8:
         raise UnreadableImage("truncated" if truncated else "corrupt") from None
 
 
-def _decode(image: Image.Image, size: int, crop: Literal["center", "none"]) -> Image8:
+def _upright(image: Image.Image, draft: int) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableImage("too many pixels")
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise UnreadableImage("animated or multi-page")
-    image.draft(None, (_DRAFT * size, _DRAFT * size))
+    image.draft(None, (draft, draft))
     image.load()
     with contextlib.suppress(Exception):  # broken metadata around good pixels: taken as upright
         ImageOps.exif_transpose(image, in_place=True)
-    rgb = _to_rgb(image)
-    width, height = rgb.size
-    box = (0, 0, width, height)
-    if crop == "center":
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2  # whole pixels: no blur at scale 1
-        box = (left, top, left + side, top + side)
-    small = rgb.resize((size, size), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(small, dtype=np.uint8)
+    return _to_rgb(image)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

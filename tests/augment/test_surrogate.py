@@ -89,3 +89,14 @@ def test_a_count_draws_targets_and_more_targets_keep_the_earlier_ones() -> None:
 def test_bad_targets_are_refused(wanted: int | tuple[str, ...], sentence: str) -> None:
     with pytest.raises(TargetClassError, match=sentence):
         choose_targets(ROWS, wanted, 0)
+
+
+def test_typical_people_are_preferred_and_no_target_goes_without() -> None:
+    pool = ["x", "y", "z"]
+    typical = {name: float(i) for i, name in enumerate(pool)}
+    (found,) = assign_surrogates(ROWS, names(["ann"]), "typical-opposite", 3, 0, typical)
+    assert found.surrogate == "z"
+    every = assign_surrogates(ROWS, names(["ann", "bob"]), "typical-opposite", 3, 0, typical)
+    assert {one.surrogate for one in every} == {"y", "z"}
+    without = assign_surrogates(ROWS, names(["ann", "bob"]), "typical-opposite", 3, 0)
+    assert without == assign_surrogates(ROWS, names(["ann", "bob"]), "attribute-opposite", 3, 0)

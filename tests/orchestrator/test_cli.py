@@ -25,7 +25,7 @@ from tasks import errors
 
 DOCS = Path(__file__).parents[2] / "docs"
 DCDCTL = Path(sys.executable).with_name("dcdctl")
-COMMANDS = ["sweep", "report", "plan", "augment", "train", "attack", "prior train"] + [
+COMMANDS = ["sweep", "protect", "report", "plan", "augment", "train", "attack", "prior train"] + [
     *("init", "validate", "schema", "doctor")
 ]
 ERRORS = [

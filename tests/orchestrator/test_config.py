@@ -69,7 +69,7 @@ def test_a_run_folder_gives_its_own_experiment(tmp_path: Path) -> None:
         (["attacks.ppa.steps=10"], "attacks.0.steps", 10),
         (["attacks.1.steps=11"], "attacks.1.steps", 11),
         (["data.identities=10"], "data.identities", 10),
-        (["sweep.space.mislabel_fraction.low=.2"], "sweep.space.mislabel_fraction.high", 0.5),
+        (["sweep.space.mislabel_fraction.low=.2"], "sweep.space.mislabel_fraction.high", 0.6),
         (["sweep.space.target_sigma=[.1, .2]"], "sweep.space.target_sigma", [0.1, 0.2]),
         (["protect.surrogates.a=b", "protect.surrogates.c=d"], "protect.surrogates.a", "b"),
         (["tracking.uri="], "tracking.uri", None),
