@@ -35,3 +35,12 @@ def apply_recipes(
         out[row] += noise
         np.clip(out[row], 0, 1, out=out[row])
     return out
+
+
+def noisy_image(image: Image8, sigma: float, seed: int) -> Image8:
+    """Return one image (h, w, 3) with the noise of its recipe, rounded to the nearest level."""
+    pixels = apply_recipes(
+        image[None], np.array([sigma], np.float32), np.array([seed], dtype=np.uint64)
+    )[0]
+    rounded: Image8 = np.rint(pixels * 255).astype(np.uint8)
+    return rounded

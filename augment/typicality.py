@@ -52,4 +52,5 @@ def _coarse(images: Image8) -> npt.NDArray[np.float64]:
     count, size = images.shape[:2]
     cell = size // GRID
     whole = images[:, : cell * GRID, : cell * GRID].reshape(count, GRID, cell, GRID, cell, 3)
-    return whole.mean(axis=(2, 4)).reshape(count, -1) / 255
+    coarse: npt.NDArray[np.float64] = whole.mean(axis=(2, 4)).reshape(count, -1) / 255
+    return coarse

@@ -6,10 +6,9 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from augment.dcd import apply_recipes
+from augment.dcd import noisy_image
 from tasks.errors import SpecError
 from tasks.types import Image8
 
@@ -82,9 +81,7 @@ def surviving_share(image: Image8, sigma: float, seed: int, path: UploadPath) ->
         seed: of the noise.
         path: what happens on the way.
     """
-    noisy = _rounded(
-        apply_recipes(image[None], np.float32([sigma]), np.array([seed], dtype=np.uint64))
-    )[0]
+    noisy = noisy_image(image, sigma, seed)
     arrived = path.send(noisy).astype(np.float64) - path.send(image)
     sent = noisy.astype(np.float64) - image
     before = float(np.sqrt(np.mean(sent**2)))
@@ -102,7 +99,3 @@ def surviving_sigma(image: Image8, seed: int, path: UploadPath) -> float | None:
         if surviving_share(image, sigma, seed, path) >= ENOUGH:
             return sigma
     return None
-
-
-def _rounded(pixels: npt.NDArray[np.float32]) -> Image8:
-    return np.rint(pixels * 255).astype(np.uint8)

@@ -26,7 +26,7 @@ import pyarrow as pa
 from PIL import Image
 from rich.console import Console
 
-from augment.dcd import apply_recipes
+from augment.dcd import noisy_image
 from augment.plan import count_roles, make_plan
 from augment.spec import DcdSpec
 from augment.surrogate import assign_surrogates
@@ -101,7 +101,7 @@ class ProtectOutcome(Spec):
             lines += [
                 "  - Of DCD's three levers only the surrogate's images and the noise around them "
                 "are in use. Wrong labels need other names that you may hand photos over under: "
-                "--other-labels. Without them the attack is hindered far less; how much is not measured yet."
+                "--other-labels. What those two are worth alone is not measured yet."
             ]
         console.print("\n".join(lines), highlight=False, soft_wrap=True)
 
@@ -188,7 +188,9 @@ def protect_photos(
         key = secrets.token_bytes(16)  # names that say nothing: not the order, not the role
         recipes = plan.to_pylist()
         for done, recipe in enumerate(recipes, start=1):
-            image = _apply(images[recipe["source_row"]], recipe)
+            image = images[recipe["source_row"]]
+            if recipe["sigma"]:
+                image = noisy_image(image, recipe["sigma"], recipe["seed"])
             tag = hashlib.blake2b(
                 str(recipe["recipe_id"]).encode(), key=key, digest_size=10
             ).hexdigest()
@@ -314,15 +316,6 @@ def _table(
     columns = [list(range(count)), identities, labels, splits, [""] * count, attributes]
     arrays = [pa.array(c, type=f.type) for c, f in zip(columns, ROW_SCHEMA, strict=True)]
     return pa.Table.from_arrays(arrays, schema=ROW_SCHEMA)
-
-
-def _apply(image: Image8, recipe: dict[str, float]) -> Image8:
-    if not recipe["sigma"]:
-        return image
-    pixels = apply_recipes(
-        image[None], np.float32([recipe["sigma"]]), np.array([recipe["seed"]], dtype=np.uint64)
-    )
-    return np.rint(pixels[0] * 255).astype(np.uint8)
 
 
 def _png(image: Image8) -> bytes:
