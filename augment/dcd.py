@@ -58,9 +58,10 @@ def apply_recipes_8bit(
 
 def noisy_image(image: Image8, sigma: float, seed: int) -> Image8:
     """Return one image (h, w, 3) with the noise of its recipe, rounded to the nearest level."""
-    return apply_recipes_8bit(
+    noisy: Image8 = apply_recipes_8bit(
         image[None], np.array([sigma], np.float32), np.array([seed], dtype=np.uint64)
     )[0]
+    return noisy
 
 
 def _look_up(table: npt.NDArray[np.generic], seed: int, out: npt.NDArray[np.generic]) -> None:
