@@ -18,6 +18,7 @@ from orchestrator.records import Accuracy, AttackRecord
 from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import (
+    Selection,
     choose,
     evaluation_key,
     prepare_prior,
@@ -85,7 +86,7 @@ def plan_summary(spec: ExperimentSpec) -> PlanReport:
 
     store = Store(spec.storage)
     selection = choose(spec, store, lambda *_: None)
-    rows = selection.split("train", "test", "surrogate")
+    rows = _rows_in_order(selection)
     plan = make_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
     before = selection.split("train").num_rows
     trials = planned_trials(spec.sweep, spec.dcd)
@@ -114,6 +115,17 @@ def plan_summary(spec: ExperimentSpec) -> PlanReport:
         generator_images=images,
         core_minutes=(round(low, 1), round(high, 1)),
     )
+
+
+def _rows_in_order(selection: Selection) -> pa.Table:
+    """Return the rows in the order of the decoded images, so that plans have one fingerprint.
+
+    Images that turn out to be unreadable are still among them.
+    """
+    from tasks.datasets.folder import ROW_ORDER
+
+    parts = [selection.split(*names) for names in (("train", "test"), ("surrogate",))]
+    return pa.concat_tables([part.sort_by(ROW_ORDER) for part in parts]).combine_chunks()
 
 
 def _attack_images(spec: ExperimentSpec, targets: int) -> int:
@@ -187,7 +199,6 @@ def augment(
     from orchestrator.materialise import materialise, write_recipes
     from orchestrator.progress import Pace
     from orchestrator.trial import plan_digest
-    from tasks.datasets.folder import ROW_ORDER
 
     chosen = None if codec is None else Codec.parse(codec)
     display, pace = Display(console), Pace()
@@ -199,9 +210,7 @@ def augment(
         stack.enter_context(display.live())
         selection = choose(spec, store, display.stage)
         if recipes_only:
-            # In the order in which the images would stand, less those that cannot be read.
-            parts = [selection.split(*names) for names in (("train", "test"), ("surrogate",))]
-            rows = pa.concat_tables([part.sort_by(ROW_ORDER) for part in parts])
+            rows = _rows_in_order(selection)
         else:
             found = private_and_lent(spec, store, selection, display.stage)
             rows = pa.concat_tables([table for table, _, _ in found]).combine_chunks()
