@@ -2,8 +2,8 @@
 
 The same noise serves Ray Data, the training loader, `dcdctl augment` and `dcdctl protect`. It is
 added in float at the resolution of the stored image and clipped; files of 8 bits get the nearest
-level. (The released code goes back through 8 bits by truncation, which darkens by half a grey level
-and leaves little of a sigma of 0.003.)
+level. The released code goes back through 8 bits by truncation, which darkens by half a grey level
+and leaves little of a sigma of 0.003: that is done only where a recipe asks for it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from augment.noise import draw_codes, level_table, rounded_table
+from augment.noise import draw_codes, level_table, whole_table
 from tasks.types import Image8
 
 
 def apply_recipes(
-    images: Image8, sigma: npt.NDArray[np.float32], seed: npt.NDArray[np.uint64]
+    images: Image8,
+    sigma: npt.NDArray[np.float32],
+    seed: npt.NDArray[np.uint64],
+    truncate: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Apply one recipe to each image.
 
@@ -24,6 +27,7 @@ def apply_recipes(
         images: source pixels already gathered, (n, h, w, 3), 0 to 255.
         sigma: standard deviation of the noise in the unit range, (n,); 0 leaves the image as it is.
         seed: of each row's noise, (n,); the noise depends on it alone, not on the batch.
+        truncate: which noisy rows go back to 256 levels by truncation, (n,); None is none.
 
     Returns:
         float32 (n, h, w, 3) in [0, 1].
@@ -34,12 +38,17 @@ def apply_recipes(
         _look_up(level_table(float(sigma[row])), int(seed[row]), noise)
         out[row] += noise
         np.clip(out[row], 0, 255, out=out[row])
+        if truncate is not None and truncate[row]:
+            np.floor(out[row], out=out[row])
     out /= np.float32(255)
     return out
 
 
 def apply_recipes_8bit(
-    images: Image8, sigma: npt.NDArray[np.float32], seed: npt.NDArray[np.uint64]
+    images: Image8,
+    sigma: npt.NDArray[np.float32],
+    seed: npt.NDArray[np.uint64],
+    truncate: npt.NDArray[np.bool_] | None = None,
 ) -> Image8:
     """Return what `apply_recipes` would, at the nearest of 256 levels: uint8 (n, h, w, 3).
 
@@ -49,7 +58,8 @@ def apply_recipes_8bit(
     out: Image8 = images.copy()
     noise = np.empty(out.shape[1:], np.int16)
     for row in np.flatnonzero(sigma > 0):
-        _look_up(rounded_table(float(sigma[row])), int(seed[row]), noise)
+        down = truncate is not None and bool(truncate[row])
+        _look_up(whole_table(float(sigma[row]), down), int(seed[row]), noise)
         noise += out[row]
         np.clip(noise, 0, 255, out=noise)
         out[row] = noise

@@ -6,7 +6,7 @@ number in 65,000 would be.
 
 The table is in levels, 255ths of the unit range, and holds odd multiples of 2^-13 only. Added to a
 pixel, such a number is exact in float32 and never half way between two levels: so rounding the sum
-is the same as adding the rounded number, which is all that 8-bit output needs.
+is the same as adding the rounded number, which is all that 8-bit output needs. Truncating likewise.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def level_table(sigma: float) -> npt.NDArray[np.float32]:
 
 
 @lru_cache(maxsize=32)
-def rounded_table(sigma: float) -> npt.NDArray[np.int16]:
-    """Return `level_table` rounded to whole levels: int16 (65536,), read-only."""
-    table = np.rint(level_table(sigma)).astype(np.int16)
+def whole_table(sigma: float, down: bool = False) -> npt.NDArray[np.int16]:
+    """Return `level_table` in whole levels, the nearest or downwards: int16 (65536,), read-only."""
+    table = (np.floor if down else np.rint)(level_table(sigma)).astype(np.int16)
     table.flags.writeable = False
     return table
 

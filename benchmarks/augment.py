@@ -219,6 +219,7 @@ def block(shard: int, samples: int, sources: int) -> pa.Table:
             "label": np.zeros(samples, np.int32),
             "sigma": np.resize(np.array(SIGMAS, np.float32), samples),
             "seed": rng.integers(0, 2**63, samples).astype(np.uint64),
+            "truncate": np.zeros(samples, np.bool_),
             "shard": np.full(samples, shard),
         }
     )

@@ -27,7 +27,7 @@ import pyarrow as pa
 from augment.plan import make_plan
 from augment.spec import DcdSpec
 from benchmarks.timing import circumstances
-from tasks.types import ROW_SCHEMA, ClassId, IdentityId, TargetClass
+from tasks.types import ROW_SCHEMA, ClassId, IdentityId, Lender, TargetClass
 
 PER_CLASS = 100
 ROWS_AT_ONCE = 4096
@@ -57,7 +57,7 @@ def targets(rows: pa.Table) -> tuple[list[TargetClass], int]:
     classes = int(rows["label"].to_numpy().max()) + 1
     count = max(1, rows.num_rows // 11 // PER_CLASS)
     return [
-        TargetClass(ClassId(i), IdentityId(f"p{i}"), IdentityId(f"s{i}"), classes + i)
+        TargetClass(ClassId(i), IdentityId(f"p{i}"), (Lender(IdentityId(f"s{i}"), classes + i),))
         for i in range(count)
     ], classes
 

@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 
 from augment.dcd import apply_recipes_8bit
 from augment.encode import Codec
-from augment.plan import PLAN_SCHEMA
+from augment.recipes import PLAN_SCHEMA, ROLES
 from orchestrator.block_stream import Batch, cut, map_blocks
 from orchestrator.image_files import ImageFiles
 from orchestrator.shards import FILE_TIME, Format, Samples, ShardWriter, parquet_bytes
@@ -96,7 +96,7 @@ def materialise(
     it is not there: put an earlier one there to get the same files again.
 
     Args:
-        plan: a table of `augment.plan.PLAN_SCHEMA`.
+        plan: a table of `augment.recipes.PLAN_SCHEMA`.
         rows: the row table that `source_row` points into.
         images: row i of `rows` is image i, (n, s, s, 3).
         out: an empty or new folder, or one that an earlier call left unfinished.
@@ -204,7 +204,12 @@ def begin(plan: pa.Table, rows: pa.Table, out: Path, settings: dict[str, Any] | 
 
 def recipe_of(samples: pa.Table) -> pa.Table:
     """Return the plan that samples were named from, in its own order."""
-    return samples.sort_by("plan_row").select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA)
+    plan = samples.sort_by("plan_row").select(PLAN_SCHEMA.names).combine_chunks()
+    # A file keeps the roles in the order in which it meets them; the plan has an order of its own.
+    at = PLAN_SCHEMA.get_field_index("role")
+    codes = pc.index_in(plan["role"].cast(pa.string()), pa.array(ROLES)).cast(pa.int8())
+    roles = pa.DictionaryArray.from_arrays(codes.combine_chunks(), pa.array(ROLES))
+    return plan.set_column(at, PLAN_SCHEMA.field(at), roles).cast(PLAN_SCHEMA)
 
 
 def write_block(block: pa.Table, *, images: ImageFiles, writer: ShardWriter) -> Batch:
@@ -218,7 +223,8 @@ def _parts(block: pa.Table, images: ImageFiles) -> Iterator[Samples]:
     for start in range(0, block.num_rows, step):
         part = block.slice(start, step)
         sources = images.take(part["source_row"].to_numpy())
-        pixels = apply_recipes_8bit(sources, part["sigma"].to_numpy(), part["seed"].to_numpy())
+        how = (part[name].to_numpy() for name in ("sigma", "seed", "truncate"))
+        pixels = apply_recipes_8bit(sources, *how)
         ids, labels = part["sample_id"].to_pylist(), part["label"].to_pylist()
         yield Samples(ids, labels, pixels, sources)
 

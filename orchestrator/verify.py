@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from rich.console import Console
 
-from augment.plan import PLAN_SCHEMA
+from augment.recipes import PLAN_SCHEMA
 from orchestrator.materialise import BEGUN, MANIFEST, RECIPE, SEAL, recipe_of
 from orchestrator.shards import SHARD_SCHEMA
 from orchestrator.trial import plan_digest

@@ -58,6 +58,12 @@ def test_the_fast_path_to_8_bits_is_the_rounded_float_path(
     seed = np.arange(count, dtype=np.uint64) + np.uint64(first_seed)
     expected = np.rint(apply_recipes(images, sigma, seed) * 255).astype(np.uint8)
     assert np.array_equal(apply_recipes_8bit(images, sigma, seed), expected)
+    down = np.arange(count) % 2 == 0
+    truncated = np.rint(apply_recipes(images, sigma, seed, down) * 255).astype(np.uint8)
+    assert np.array_equal(apply_recipes_8bit(images, sigma, seed, down), truncated)
+    assert np.array_equal(truncated[~down], expected[~down])
+    lower = expected[down].astype(int) - truncated[down]
+    assert set(lower.ravel().tolist()) <= {0, 1}
     assert np.array_equal(noisy_image(images[0], sigmas[0], first_seed), expected[0])
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from augment.noise import draw_codes, level_table, quantiles, rounded_table
+from augment.noise import draw_codes, level_table, quantiles, whole_table
 
 N = 1 << 21
 
@@ -84,7 +84,8 @@ def test_a_value_is_never_half_way_between_levels(sigma: float) -> None:
     table = level_table(sigma).astype(np.float64)
     away = np.abs(table - np.floor(table) - 0.5)
     assert away.min() >= 2**-13
-    assert np.array_equal(rounded_table(sigma), np.rint(table))
+    assert np.array_equal(whole_table(sigma), np.rint(table))
+    assert np.array_equal(whole_table(sigma, down=True), np.floor(table))
     assert np.array_equal(table, -table[::-1])
     exact = np.float32(255) + level_table(sigma)
     assert np.array_equal(exact.astype(np.float64), 255 + table)

@@ -22,7 +22,7 @@ from PIL import Image
 
 from augment.dcd import apply_recipes
 from augment.encode import Codec
-from augment.plan import ROLES
+from augment.recipes import ROLES
 from orchestrator.block_stream import Batch
 from orchestrator.image_files import ImageFiles
 from orchestrator.materialise import Materialised, materialise, recipe_of, write_recipes
@@ -75,6 +75,7 @@ def test_every_recipe_is_one_sample_with_its_label_and_rounded_pixels(
             source[None],
             np.array([recipe["sigma"]], np.float32),
             np.array([recipe["seed"]], np.uint64),
+            np.array([recipe["truncate"]]),
         )[0]
         shown = np.frombuffer(sample["image"], np.uint8).reshape(SIZE, SIZE, 3)
         assert sample["label"] == recipe["label"]

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from augment.encode import Codec
-from augment.plan import ROLES
+from augment.recipes import ROLES
 from orchestrator.cli import app
 from orchestrator.shards import SHARD_SCHEMA
 from orchestrator.trial import plan_digest

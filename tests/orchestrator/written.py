@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from augment.plan import PLAN_SCHEMA, ROLES
+from augment.recipes import PLAN_SCHEMA, ROLES
 from orchestrator.materialise import Materialised, materialise
 from tasks.types import ROW_SCHEMA, Image8
 
@@ -51,11 +51,15 @@ def plan_table(copies: int = 3) -> pa.Table:
             "role": ROLES[copy + (i >= 8)],
             "sigma": 0.1 * copy,
             "seed": 77 * i + copy,
+            "truncate": i % 3 == 0,
         }
         for copy in range(copies)
         for i in range(ROWS)
     ]
-    return pa.Table.from_pylist(recipes, schema=PLAN_SCHEMA)
+    plan = pa.Table.from_pylist(recipes, schema=PLAN_SCHEMA)
+    codes = pa.array([ROLES.index(recipe["role"]) for recipe in recipes], pa.int8())
+    roles = pa.DictionaryArray.from_arrays(codes, pa.array(ROLES))  # as `make_plan` has them
+    return plan.set_column(3, PLAN_SCHEMA.field("role"), roles)
 
 
 def with_key(out: Path, byte: bytes = b"k") -> Path:
