@@ -1,8 +1,8 @@
 """One image to bytes: PNG, lossless WebP, JPEG, or the bare pixels.
 
 PNG is written here and not by PIL, which tries five filters on every row: one filter (each pixel
-minus its left neighbour) and entropy coding without a search for repeats takes a sixth of the time,
-for files within 2 % of PIL's default where there is noise. In noise nothing repeats.
+minus its left neighbour) and entropy coding without a search for repeats takes a tenth of the time,
+for files within 5 % of PIL's default where there is noise. In noise nothing repeats.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from augment.deflate import LiteralCode, compress
 from tasks.errors import SpecError
 from tasks.types import Image8
 
@@ -25,6 +27,8 @@ _SUB = 1  # PNG's number for the filter "minus the left neighbour"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _RGB8 = (8, 2, 0, 0, 0)  # bit depth, colour, and PNG's only compression, filters and order
 _MEMORY = 9  # of zlib: longer blocks, fewer code tables
+_LARGE = 1 << 15  # bytes of an image from which on zlib is the slower one
+_EVERY = 8  # rows of an image from one that the shared code is made from to the next
 
 
 @dataclass(frozen=True)
@@ -65,32 +69,50 @@ class Codec:
         """Ending of a file of this codec, without the dot."""
         return {"png": "png", "webp-lossless": "webp", "jpeg": "jpg", "raw": "npy"}[self.name]
 
-    def encode(self, image: Image8) -> bytes:
-        """Return an image (h, w, 3) as bytes."""
+    def encode(self, images: Image8) -> list[bytes]:
+        """Return images (n, h, w, 3) as bytes, one each."""
         if self.name == "png":
-            return encode_png(image)
+            return encode_pngs(images)
         if self.name == "raw":
-            return image.tobytes()
+            return [image.tobytes() for image in images]
+        return [self._by_pil(Image.fromarray(image)) for image in images]
+
+    def _by_pil(self, image: Image.Image) -> bytes:
         file = io.BytesIO()
         if self.name == "jpeg":
-            Image.fromarray(image).save(file, "JPEG", quality=self.quality)
+            image.save(file, "JPEG", quality=self.quality)
         else:
-            Image.fromarray(image).save(file, "WEBP", lossless=True, quality=0, method=0)
+            image.save(file, "WEBP", lossless=True, quality=0, method=0)
         return file.getvalue()
 
 
-def encode_png(image: Image8) -> bytes:
-    """Return an image (h, w, 3) as a PNG file without metadata."""
-    height, width, _ = image.shape
-    pixels = image.reshape(height, 3 * width)
+def encode_pngs(images: Image8) -> list[bytes]:
+    """Return images (n, h, w, 3) as PNG files without metadata.
+
+    Large ones share a code, so the bytes of one depend on which others it comes with.
+    """
+    count, height, width, _ = images.shape
+    header = _chunk(b"IHDR", struct.pack(">2I5B", width, height, *_RGB8))
+    end = _chunk(b"IEND", b"")
     rows = np.empty((height, 1 + 3 * width), np.uint8)
     rows[:, 0] = _SUB
-    rows[:, 1:4] = pixels[:, :3]
-    np.subtract(pixels[:, 3:], pixels[:, :-3], out=rows[:, 4:])
+    code = None
+    if rows.size >= _LARGE:
+        some = images[:, ::_EVERY].reshape(-1, 3 * width)
+        code = LiteralCode.of(some[:, 3:] - some[:, :-3])
+    files = []
+    for image in images:
+        pixels = image.reshape(height, 3 * width)
+        rows[:, 1:4] = pixels[:, :3]
+        np.subtract(pixels[:, 3:], pixels[:, :-3], out=rows[:, 4:])
+        body = _small(rows) if code is None else compress(rows.reshape(-1), code)
+        files.append(b"".join((_SIGNATURE, header, _chunk(b"IDAT", body), end)))
+    return files
+
+
+def _small(rows: npt.NDArray[np.uint8]) -> bytes:
     deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, _MEMORY, zlib.Z_HUFFMAN_ONLY)
-    body = deflate.compress(rows.data) + deflate.flush()
-    header = struct.pack(">2I5B", width, height, *_RGB8)
-    return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
+    return deflate.compress(rows.data) + deflate.flush()
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -186,6 +186,8 @@ def isolated(work: Work, format_: Format, codec: Codec) -> dict[str, Callable[[]
     recipes = [work.recipes(at) for at in range(len(once))]
     noisy = [apply_recipes_8bit(b, *r) for b, r in zip(batches, recipes, strict=True)]
 
+    together = np.concatenate(noisy)
+
     def encode() -> None:
         if codec.name == "raw":  # no encoding: what costs is the file in memory
             for batch in noisy:
@@ -198,9 +200,7 @@ def isolated(work: Work, format_: Format, codec: Codec) -> dict[str, Callable[[]
                     write_statistics=False,
                 )
         else:
-            for batch in noisy:
-                for image in batch:
-                    codec.encode(image)
+            codec.encode(together)
 
     return {
         "decode": lambda: [decode(content, work.size, "center") for content in contents],

@@ -157,7 +157,7 @@ class ShardWriter:
             images = (
                 _without_copy(part.images)
                 if self.codec.name == "raw"
-                else pa.array([self.codec.encode(image) for image in part.images], pa.binary())
+                else pa.array(self.codec.encode(part.images), pa.binary())
             )
             sources = [hashlib.sha256(source.data).digest() for source in part.sources]
             made = [hashlib.sha256(image.as_buffer()).digest() for image in images]
