@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,6 +20,7 @@ from orchestrator.spec import ExperimentSpec
 from orchestrator.verify import verify
 from tasks.datasets.spec import BuiltinData
 from tasks.errors import SpecError
+from tests.orchestrator.written import public_files
 
 pytestmark = [
     pytest.mark.usefixtures("ray"),
@@ -67,6 +72,29 @@ def test_codec_and_format_reach_the_files(spec: ExperimentSpec, tmp_path: Path) 
     assert {p.suffix for p in files} == {".jpg", ".json"}
     with pytest.raises(SpecError, match="--codec 'gif' is not known"):
         augment(spec, tmp_path / "other", QUIET, codec="gif")
+
+
+@pytest.mark.slow  # two commands with a Ray of their own: what a person does, all real
+def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    line = [Path(sys.executable).with_name("dcdctl"), "augment", "--format", "webdataset"]
+    line += ["--samples-per-shard", "60", "--storage", tmp_path / "storage"]
+    line += ["-s", "data.image_size=64", "-s", "protect.surrogates=attribute-opposite", "--out"]
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    subprocess.run([*line, whole], check=True, capture_output=True)
+    (torn / "private").mkdir(parents=True)
+    shutil.copy(whole / "private" / "sample.key", torn / "private")
+    process = subprocess.Popen([*line, torn], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list((torn / "private" / "shards").glob("[0-9]*.parquet"))) < 4:
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "four shards were not written in two minutes"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (torn / "public" / "manifest.json").exists()
+    subprocess.run([*line, torn], check=True, capture_output=True)
+    assert public_files(torn) == public_files(whole)
+    assert verify(torn).faults == ()
 
 
 def test_pace_counts_from_where_a_run_went_on() -> None:
