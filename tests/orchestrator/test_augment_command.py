@@ -76,7 +76,12 @@ def test_codec_and_format_reach_the_files(spec: ExperimentSpec, tmp_path: Path) 
 
 @pytest.mark.slow  # two commands with a Ray of their own: what a person does, all real
 def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    line = [Path(sys.executable).with_name("dcdctl"), "augment", "--format", "webdataset"]
+    line: list[str | Path] = [
+        Path(sys.executable).with_name("dcdctl"),
+        "augment",
+        "--format",
+        "webdataset",
+    ]
     line += ["--samples-per-shard", "60", "--storage", tmp_path / "storage"]
     line += ["-s", "data.image_size=64", "-s", "protect.surrogates=attribute-opposite", "--out"]
     whole, torn = tmp_path / "whole", tmp_path / "torn"
