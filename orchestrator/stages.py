@@ -248,7 +248,9 @@ def evaluation_key(spec: ExperimentSpec, world: World) -> str:
     return fingerprint([spec.evaluation, world.digest, world.seed])
 
 
-def train_evaluator(spec: ExperimentSpec, world: World, folder: Path) -> Checkpoint:
+def train_evaluator(
+    spec: ExperimentSpec, world: World, folder: Path, progress: Progress | None = None
+) -> Checkpoint:
     """Train the evaluation classifier, or load it: clean data, one extra class a surrogate.
 
     Another architecture and other draws than any target classifier; nothing of it is ever shown to
@@ -259,6 +261,7 @@ def train_evaluator(spec: ExperimentSpec, world: World, folder: Path) -> Checkpo
 
     def make(out: Path) -> dict[str, object]:
         recipe = evaluation_plan(world)
+        epochs = spec.evaluation.epochs
         checkpoint = fit_here(
             world.images,
             recipe,
@@ -266,6 +269,7 @@ def train_evaluator(spec: ExperimentSpec, world: World, folder: Path) -> Checkpo
             spec.evaluation,
             # Far from the seeds of target classifiers, which are the experiment's own.
             spec.seed + 1_000_003,
+            None if progress is None else lambda epoch: progress("judge", epoch, epochs),
         )
         checkpoint.save(out)
         test = world.mask("test")
