@@ -76,6 +76,15 @@ class Draws:
         return np.random.Generator(np.random.Philox(key=int(self.bits(np.array([id_]))[0, 0])))
 
 
+def pair_bits(keys: U64, ids: IntArray) -> U64:
+    """Return the first bits of the sources with these keys for these ids, broadcast together.
+
+    `pair_bits(np.uint64(d.key), ids)` is `d.bits(ids)[:, 0]`, for many sources at once.
+    """
+    with np.errstate(over="ignore"):
+        return _mix(_mix(np.asarray(ids).astype(np.uint64) * _GAMMA + keys) + _GAMMA)
+
+
 def _mix(x: U64) -> U64:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
