@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from augment.leaves import LEAF, Leaves, Vectors, make_leaves
-from tasks.draws import U64, Draws, pair_bits
+from tasks.draws import U64, Draws, keyed_bits
 from tasks.errors import SurrogateError
 
 PROBES = 16
@@ -107,7 +107,7 @@ def assign(wishes: Vectors, offers: Vectors, keys: U64, seats: Seats, seed: int)
             bounds = leaves.bounds(wishes[part])
             for offset in range(len(bounds)):
                 own = chosen[row, :slot]
-                found = pool.best(leaves, wishes[row], bounds[offset], keys[row], own)
+                found = pool.best(leaves, wishes[row], bounds[offset], keys[row : row + 1], own)
                 if found < 0:
                     chosen[row, slot], found = _swap(chosen, row, slot, pool)
                 else:
@@ -153,7 +153,7 @@ class _Pool:
         return made
 
     def best(
-        self, leaves: Leaves, wish: Vectors, bounds: Vectors, key: np.uint64, own: Positions
+        self, leaves: Leaves, wish: Vectors, bounds: Vectors, key: U64, own: Positions
     ) -> int:
         """Return the position of the best free identity that is not in `own`, -1 for none."""
         repeats = len(own) > 0 and self.seats.per_surrogate > 1
@@ -184,7 +184,7 @@ class _Pool:
         free = np.concatenate([self._window(unit) for unit in tied])
         if repeats:
             free = free[~np.isin(free, own)]
-        draw = pair_bits(key, free) >> np.uint64(11)
+        draw = keyed_bits(key, free) >> np.uint64(11)
         return int(free[draw == draw.max()].min())
 
     def _window(self, unit: int) -> Positions:
@@ -249,7 +249,7 @@ def distinct_rows(vectors: Vectors) -> tuple[Positions, Positions]:
     for start in range(0, len(vectors), step):
         part = vectors[start : start + step].astype(np.int64).astype(np.uint64)
         with np.errstate(over="ignore"):
-            code[start : start + step] = pair_bits(np.uint64(0), part * factors).sum(axis=1)
+            code[start : start + step] = keyed_bits(np.zeros(1, dtype=np.uint64), part * factors).sum(axis=1)
     _, example, number = np.unique(code, return_index=True, return_inverse=True)
     for start in range(0, len(vectors), step):
         same = vectors[example[number[start : start + step]]] == vectors[start : start + step]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.spec import Spec
 
@@ -14,27 +14,121 @@ TARGET_SIGMA = 8 / 255
 SURROGATE_SIGMA = 0.003
 """Unit range; the official code's `eps`."""
 
+Step = Literal["injection", "loss", "curvature"]
+
+Count = Literal["match", "all"] | Annotated[int, Field(ge=0)]
+
+_MISLABEL = "Share of a target's own images that get a wrong label."
+_CURVATURE = "Share of the noisy target copies that get a wrong label."
+_TARGET_SIGMA = "Gaussian noise on the target copies."
+_SURROGATE_SIGMA = "Gaussian noise on the surrogate copies."
+_TARGET_COPIES = "Noisy copies of each target image."
+_SURROGATE_COPIES = "Noisy copies of each surrogate image."
+_SURROGATE_COUNT = "Surrogate images: as many as the target has, all, or a number."
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # The released code's CelebA settings with the paper's counts.
+    "published": {},
+    # The released code itself, with its order, floors and five repeated pictures.
+    "official": {"mode": "official"},
+    # Half the upload: no noisy copies, more mislabels.
+    "twofold": {"mislabel_fraction": 0.4, "target_copies": 0, "surrogate_copies": 0},
+}
+"""Recipes by name: short deltas over the defaults."""
+
+
+class LeverChanges(Spec):
+    """Levers of one target that differ from the others'; what is null stays as it is."""
+
+    mislabel_fraction: float | None = Field(None, ge=0, le=1, description=_MISLABEL)
+    curvature_mislabel_fraction: float | None = Field(None, ge=0, le=1, description=_CURVATURE)
+    target_sigma: float | None = Field(None, ge=0, le=1, description=_TARGET_SIGMA)
+    surrogate_sigma: float | None = Field(None, ge=0, le=1, description=_SURROGATE_SIGMA)
+    target_copies: int | None = Field(None, ge=0, description=_TARGET_COPIES)
+    surrogate_copies: int | None = Field(None, ge=0, description=_SURROGATE_COPIES)
+    surrogate_count: Count | None = Field(None, description=_SURROGATE_COUNT)
+
 
 class DcdSpec(Spec):
     """The levers. Fractions and sigmas are in [0, 1]; sigma is in units of the pixel range."""
 
-    mislabel_fraction: float = Field(
-        0.2, ge=0, le=1, description="Share of a target's own images that get a wrong label."
+    preset: Literal["published", "official", "twofold"] | None = Field(
+        None,
+        description="Recipe to start from; settings beside it win. published: the defaults. "
+        "twofold: 0.4 mislabels and no noisy copies, half the data. official: see mode.",
     )
-    curvature_mislabel_fraction: float = Field(
-        1.0, ge=0, le=1, description="Share of the noisy target copies that get a wrong label."
+    mode: Literal["paper", "official"] = Field(
+        "paper",
+        description="paper: as published, every step on the clean rows. official: the released "
+        "code's CelebA recipe with its order, floors, five repeated pictures and truncation.",
     )
-    target_sigma: float = Field(
-        TARGET_SIGMA, ge=0, le=1, description="Gaussian noise on the target copies."
+    steps: tuple[Step, ...] = Field(
+        ("injection", "loss", "curvature"),
+        description="Steps that are applied; leave one out to see what it does.",
     )
-    surrogate_sigma: float = Field(
-        SURROGATE_SIGMA, ge=0, le=1, description="Gaussian noise on the surrogate copies."
+    mislabel_fraction: float = Field(0.2, ge=0, le=1, description=_MISLABEL)
+    curvature_mislabel_fraction: float = Field(1.0, ge=0, le=1, description=_CURVATURE)
+    target_sigma: float = Field(TARGET_SIGMA, ge=0, le=1, description=_TARGET_SIGMA)
+    surrogate_sigma: float = Field(SURROGATE_SIGMA, ge=0, le=1, description=_SURROGATE_SIGMA)
+    target_copies: int = Field(1, ge=0, description=_TARGET_COPIES)
+    surrogate_copies: int = Field(1, ge=0, description=_SURROGATE_COPIES)
+    surrogate_count: Count = Field("match", description=_SURROGATE_COUNT)
+    distinct_surrogates: int | None = Field(
+        None,
+        ge=1,
+        description="Different images taken of a surrogate before they repeat; null takes all.",
     )
-    target_copies: int = Field(1, ge=0, description="Noisy copies of each target image.")
-    surrogate_copies: int = Field(1, ge=0, description="Noisy copies of each surrogate image.")
-    surrogate_count: Literal["match", "all"] | int = Field(
-        "match", description="Surrogate images: as many as the target has, all, or a number."
+    decoy_count: Count = Field("match", description="Images of each decoy; see protect.decoys.")
+    wrong_labels: Literal["dealt", "drawn"] = Field(
+        "dealt",
+        description="dealt: without replacement, so that no class gets many more. drawn: each on "
+        "its own, as in the released code.",
     )
+    receivers: tuple[str, ...] | None = Field(
+        None, description="Classes that wrong labels name; null is all that are not protected."
+    )
+    max_received_fraction: float | None = Field(
+        None,
+        gt=0,
+        description="A class receives at most this many wrongly labelled images for each training "
+        "image of its own, from all targets together; null sets no limit.",
+    )
+    max_inflation: float | None = Field(
+        None,
+        ge=1,
+        description="A target's rows after, for each before, at most; what is added is thinned "
+        "evenly to fit. null sets no limit; the published recipe makes 4.",
+    )
+    per_target: dict[str, LeverChanges] = Field(
+        {}, description="Levers of single targets, by name."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_from_the_preset(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            return PRESETS.get(str(given.get("preset")), {}) | given
+        return given
+
+    @model_validator(mode="after")
+    def _receivers_are_named(self) -> Self:
+        if self.receivers is not None and not self.receivers:
+            raise ValueError("receivers is an empty list; name classes, or use null")
+        return self
+
+    def of_target(self, identity: str) -> DcdSpec:
+        """Return the levers of one target."""
+        own = self.per_target.get(identity)
+        return self if own is None else self.model_copy(update=own.model_dump(exclude_none=True))
+
+    def public(self) -> dict[str, float | int | str | bool | None]:
+        """Return the settings without anybody's name, flat: for records and reports."""
+        found = self.model_dump(exclude={"steps", "receivers", "per_target"})
+        return found | {
+            "steps": "+".join(self.steps),
+            "receivers": None if self.receivers is None else len(self.receivers),
+            "per_target": len(self.per_target),
+        }
 
 
 class ProtectSpec(Spec):
@@ -47,4 +141,13 @@ class ProtectSpec(Spec):
         "typical-opposite",
         description="attribute-opposite: whose attributes differ most. typical-opposite: the same "
         "among people who look like many in public. Or a mapping from target to surrogate.",
+    )
+    surrogates_per_target: int = Field(
+        1, ge=1, description="Surrogates of each target; they share the surrogate images evenly."
+    )
+    decoys: int = Field(
+        0,
+        ge=0,
+        description="Further outside identities under each target's label, mislabelled like the "
+        "target itself, so that its mislabels do not give it away.",
     )

@@ -14,7 +14,7 @@ import pyarrow as pa
 from tasks.draws import Draws
 from tasks.errors import SurrogateError, TargetClassError
 from tasks.suggestions import did_you_mean
-from tasks.types import ClassId, IdentityId, TargetClass
+from tasks.types import ClassId, IdentityId, Lender, TargetClass
 
 TYPICAL_SHARE = 1 / 3
 """Of the pool: the most typical people are kept, as many as there are targets at least."""
@@ -92,8 +92,7 @@ def assign_surrogates(
         TargetClass(
             label=ClassId(labels[target]),
             identity=target,
-            surrogate=IdentityId(name),
-            surrogate_label=num_classes + lenders.index(name),
+            surrogates=(Lender(IdentityId(name), num_classes + lenders.index(name)),),
         )
         for target, name in zip(targets, chosen, strict=True)
     ]

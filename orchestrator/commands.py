@@ -37,6 +37,10 @@ class PlanReport(Spec):
     rows_before: int
     rows_after: int
     inflation: float
+    received: float = Field(
+        description="Wrongly labelled images that the class with the most of them receives, for "
+        "each training image of its own."
+    )
     fingerprint: str
     trials: int
     training_rows: int = Field(description="Row passes over all trials: rows x epochs.")
@@ -51,12 +55,15 @@ class PlanReport(Spec):
         table.add_column("role")
         table.add_column("rows", justify="right")
         for role, count in self.counts.items():
-            table.add_row(role, f"{count:,}")
+            if count:
+                table.add_row(role.replace("_", " "), f"{count:,}")
         console.print(table)
         low, high = self.core_minutes
         console.print(
             f"{len(self.targets)} protected; training rows {self.rows_before:,} -> "
             f"{self.rows_after:,}, {self.inflation:.2f} times the targets' own\n"
+            f"no other class receives more than {self.received:.2f} wrongly labelled images for "
+            f"each of its own{_flooded(self.received)}\n"
             f"a sweep of {self.trials} DCD trials and the control trains on "
             f"{self.training_rows:,} rows and synthesises {self.generator_images:,} images: "
             f"about {low:.0f} to {high:.0f} core-minutes\n"
@@ -65,8 +72,17 @@ class PlanReport(Spec):
         )
 
 
+def _flooded(received: float) -> str:
+    if received <= FLOODED:
+        return ""
+    return ": its accuracy will suffer; set dcd.max_received_fraction, or protect fewer"
+
+
+FLOODED = 1.0
+"""Wrong labels for each own image above which a class is hardly itself any more."""
+
 TRAIN_ROWS_PER_S = (500, 1500)
-"""Small residual net of width 16 at 32 pixels on one core, without and with bfloat16."""
+"""Small residual net of width 24 at 32 pixels on one core, without and with bfloat16."""
 
 ATTACK_IMAGES_PER_S = (500, 2000)
 """Prior and classifier on one core: with a gradient, and scores only."""
@@ -74,7 +90,7 @@ ATTACK_IMAGES_PER_S = (500, 2000)
 
 def plan_summary(spec: ExperimentSpec) -> PlanReport:
     """Count what the experiment's own recipe makes, and what a sweep would cost."""
-    from augment.plan import count_roles, inflation, make_plan
+    from augment.plan import count_roles, inflation, make_plan, received
     from orchestrator.trial import plan_digest
 
     store = Store(spec.storage)
@@ -93,8 +109,8 @@ def plan_summary(spec: ExperimentSpec) -> PlanReport:
     public_key = str(spec.seed) if spec.data.kind == "builtin" else None
     return PlanReport(
         targets={
-            store.pseudonym(t.identity, public_key=public_key): store.pseudonym(
-                t.surrogate, public_key=public_key
+            store.pseudonym(t.identity, public_key=public_key): ", ".join(
+                store.pseudonym(who.identity, public_key=public_key) for who in t.lenders
             )
             for t in selection.targets
         },
@@ -102,6 +118,7 @@ def plan_summary(spec: ExperimentSpec) -> PlanReport:
         rows_before=before,
         rows_after=plan.num_rows,
         inflation=round(inflation(plan, rows, selection.targets), 4),
+        received=round(float(received(plan, rows, selection.num_classes).max()), 4),
         fingerprint=plan_digest(plan),
         trials=trials,
         training_rows=training,

@@ -39,7 +39,7 @@ from tasks.datasets.photos import read_photos
 from tasks.errors import MissingDataError, SpecError, StoreError, TargetClassError
 from tasks.spec import Spec
 from tasks.suggestions import did_you_mean
-from tasks.types import ROW_SCHEMA, ClassId, IdentityId, Image8, TargetClass
+from tasks.types import ROW_SCHEMA, ClassId, IdentityId, Image8, Lender, TargetClass
 
 DRAWN_PEOPLE = 100
 """Built-in people to choose a surrogate from."""
@@ -176,7 +176,7 @@ def protect_photos(
         set_aside |= {f"{surrogates.name}/{name}": why for name, why in dropped.items()}
 
     rows = _rows(len(own), len(lent), who)
-    me = TargetClass(ClassId(0), IdentityId(ME), IdentityId(who), 1)
+    me = TargetClass(ClassId(0), IdentityId(ME), (Lender(IdentityId(who), 1),))
     plan = make_plan(rows, [me], 1 + len(other_labels), dcd, seed)
     labels = [label, *other_labels]
     images, sources = [*own, *lent], [*names, *origin]
@@ -294,10 +294,11 @@ def _drawn(count: int, like: Sequence[str], seed: int) -> tuple[str, list[Image8
         [list(like), *labels],
     )
     (found,) = assign_surrogates(table, [IdentityId(ME)], "attribute-opposite", 1, seed)
-    number = people.index(found.surrogate)
+    surrogate = found.surrogates[0].identity
+    number = people.index(surrogate)
     images = render_faces(seed, "surrogate", np.full(count, number), np.arange(count), DRAWN_SIZE)
-    who = f"{found.surrogate} ({', '.join(labels[number]) or 'no attribute'})"
-    return who, list(images), [f"{found.surrogate}, image {i}" for i in range(count)]
+    who = f"{surrogate} ({', '.join(labels[number]) or 'no attribute'})"
+    return who, list(images), [f"{surrogate}, image {i}" for i in range(count)]
 
 
 def _rows(own: int, lent: int, who: str) -> pa.Table:

@@ -23,6 +23,7 @@ def public_settings(spec: ExperimentSpec) -> dict[str, Any]:
         protect["targets"] = len(protect["targets"])
     if isinstance(protect["surrogates"], dict):
         protect["surrogates"] = f"chosen by hand for {len(protect['surrogates'])} targets"
+    settings["dcd"] = spec.dcd.public()
     if settings["prior"]["source"] not in ("auto", "shipped", "train"):
         settings["prior"]["source"] = "a file"
     return settings

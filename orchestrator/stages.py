@@ -51,7 +51,7 @@ class Selection:
         mask = np.isin(splits, names)
         if "surrogate" in names:
             identities = self.rows["identity"].to_numpy(zero_copy_only=False)
-            chosen = [target.surrogate for target in self.targets]
+            chosen = [who.identity for target in self.targets for who in target.lenders]
             mask &= (splits != "surrogate") | np.isin(identities, chosen)
         return self.rows.filter(pa.array(mask))
 
@@ -173,7 +173,7 @@ def prepare_world(
         ),
         num_classes=selection.num_classes,
         seed=spec.seed,
-        digest=fingerprint([digests, [[t.identity, t.surrogate] for t in selection.targets]]),
+        digest=fingerprint([digests, [_cast(target) for target in selection.targets]]),
     )
 
 
@@ -262,7 +262,7 @@ def train_evaluator(spec: ExperimentSpec, world: World, folder: Path) -> Checkpo
         checkpoint = fit_here(
             world.images,
             recipe,
-            world.num_classes + len({t.surrogate for t in world.targets}),
+            world.num_classes + len({who for t in world.targets for who in t.lenders}),
             spec.evaluation,
             # Far from the seeds of target classifiers, which are the experiment's own.
             spec.seed + 1_000_003,
@@ -283,11 +283,11 @@ def train_evaluator(spec: ExperimentSpec, world: World, folder: Path) -> Checkpo
 
 def evaluation_plan(world: World) -> pa.Table:
     """Return a plan of clean rows in which each surrogate has a class of its own."""
-    from augment.plan import PLAN_SCHEMA
+    from augment.recipes import PLAN_SCHEMA, ROLES
 
     labels = world.rows["label"].to_numpy().astype(np.int64)
     train, lent = world.mask("train"), world.mask("surrogate")
-    own = {target.surrogate: target.surrogate_label for target in world.targets}
+    own = {str(who.identity): who.label for target in world.targets for who in target.lenders}
     identities = world.rows["identity"].to_numpy(zero_copy_only=False)
     positions = np.flatnonzero(train | lent)
     wanted = np.where(
@@ -299,12 +299,21 @@ def evaluation_plan(world: World) -> pa.Table:
             pa.array(np.arange(count), pa.int64()),
             pa.array(positions, pa.int64()),
             pa.array(wanted, pa.int32()),
-            pa.array(np.full(count, "clean", dtype=object), pa.string()),
+            pa.DictionaryArray.from_arrays(
+                pa.array(np.zeros(count, np.int8)), pa.array(list(ROLES))
+            ),
             pa.array(np.zeros(count, np.float32)),
             pa.array(np.zeros(count, np.uint64)),
+            pa.array(np.zeros(count, np.bool_)),
         ],
         schema=PLAN_SCHEMA,
     )
+
+
+def _cast(target: TargetClass) -> list[object]:
+    """Return who plays which part, for a hash."""
+    parts = (target.surrogates, target.decoys)
+    return [target.identity, *([str(who.identity) for who in part] for part in parts)]
 
 
 def _listing(spec: ExperimentSpec, rows: pa.Table) -> str:

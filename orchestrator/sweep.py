@@ -225,7 +225,7 @@ def _write_examples(run: Path, world: World) -> None:
     np.savez(
         run / "examples.npz",
         target=np.stack([first(t.identity, train) for t in world.targets]),
-        surrogate=np.stack([first(t.surrogate, lent) for t in world.targets]),
+        surrogate=np.stack([first(t.surrogates[0].identity, lent) for t in world.targets]),
         pseudonym=np.array(world.pseudonyms),
     )
 

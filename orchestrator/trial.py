@@ -24,7 +24,7 @@ from orchestrator.records import (
     TrialRecord,
 )
 from orchestrator.store import disk_errors, write_atomic
-from tasks.errors import AttackError, TrainingError
+from tasks.errors import AttackError, TargetClassError, TrainingError
 from tasks.spec import fingerprint
 from tasks.types import Image8, TargetClass
 
@@ -132,8 +132,8 @@ def run_trial(
         trial_id: its identity.
 
     Returns:
-        The record. An attack or a training that broke gives a record with status "failed" and the
-        error's sentence; it never leaves the mean in silence.
+        The record. An attack or a training that broke, or levers that do not fit the data, give a
+        record with status "failed" and the error's sentence; it never leaves the mean in silence.
     """
     clock = Clock()
     record = TrialRecord(
@@ -141,7 +141,7 @@ def run_trial(
         index=plan.index,
         defense="none" if plan.dcd is None else "dcd",
         status="ok",
-        settings={} if plan.dcd is None else plan.dcd.model_dump(),
+        settings={} if plan.dcd is None else plan.dcd.public(),
         seed=world.seed,
         versions=_versions(),
     )
@@ -150,7 +150,7 @@ def run_trial(
         try:
             found = _measure(plan, world, prior, evaluator, fit, out, clock)
             record = record.model_copy(update=found)
-        except (AttackError, TrainingError) as error:
+        except (AttackError, TargetClassError, TrainingError) as error:
             record = record.model_copy(update={"status": "failed", "error": str(error)})
         record = record.model_copy(update={"cost_s": clock.seconds})
         write_atomic(out / "record.json", record.model_dump_json(indent=2) + "\n")
@@ -273,9 +273,11 @@ def plan_digest(recipe: pa.Table) -> str:
 
     digest = hashlib.sha256()
     for name in recipe.column_names:
-        values = recipe[name].to_numpy(zero_copy_only=False)
-        data = values.tobytes() if values.dtype != object else "\n".join(values).encode()
-        digest.update(data)
+        column = recipe[name].combine_chunks()
+        if pa.types.is_dictionary(column.type):
+            digest.update(repr(column.dictionary.to_pylist()).encode())
+            column = column.indices
+        digest.update(column.to_numpy(zero_copy_only=False).tobytes())
     return digest.hexdigest()[:12]
 
 
@@ -309,6 +311,7 @@ def training_rows(images: Image8, recipe: pa.Table) -> tuple[torch.Tensor, torch
         images[recipe["source_row"].to_numpy()],
         recipe["sigma"].to_numpy(),
         recipe["seed"].to_numpy(),
+        recipe["truncate"].to_numpy(),
     )
     views = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     return views, torch.from_numpy(recipe["label"].to_numpy().astype(np.int64))

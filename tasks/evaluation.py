@@ -99,9 +99,14 @@ def judge(
     scores = predict(evaluator, reconstructions.reshape(-1, *reconstructions.shape[2:]))
     ranked = np.argsort(-scores, axis=1, kind="stable")[:, :5].reshape(count, each, -1)
     wanted = np.array([int(t.label) for t in targets]).reshape(-1, 1)
-    lent = np.array([t.surrogate_label for t in targets]).reshape(-1, 1)
     first = ranked[:, :, 0]
-    verdict = np.where(first == wanted, TARGET, np.where(first == lent, SURROGATE, OTHER))
+    lent = np.stack(
+        [
+            np.isin(of_target, [lender.label for lender in target.lenders])
+            for of_target, target in zip(first, targets, strict=True)
+        ]
+    )
+    verdict = np.where(first == wanted, TARGET, np.where(lent, SURROGATE, OTHER))
     return Verdicts(
         verdict=verdict.astype(np.int8), in_top5=(ranked == wanted[:, :, None]).any(axis=2)
     )

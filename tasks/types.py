@@ -45,11 +45,31 @@ ROW_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
+class Lender:
+    """An outside identity whose images borrow a target's label."""
+
+    identity: IdentityId
+    label: int
+    """The evaluation classifier's extra class for it, num_classes or above."""
+
+
+@dataclass(frozen=True)
 class TargetClass:
-    """An identity under protection, and whose images borrow its label."""
+    """An identity under protection, and whose images borrow its label.
+
+    Attributes:
+        label: of the class.
+        identity: who is protected.
+        surrogates: whom an attack shall find instead; one in the paper.
+        decoys: further outside identities, mislabelled like the target itself.
+    """
 
     label: ClassId
     identity: IdentityId
-    surrogate: IdentityId
-    surrogate_label: int
-    """The evaluation classifier's extra class for the surrogate, num_classes or above."""
+    surrogates: tuple[Lender, ...]
+    decoys: tuple[Lender, ...] = ()
+
+    @property
+    def lenders(self) -> tuple[Lender, ...]:
+        """All outside identities under this label."""
+        return self.surrogates + self.decoys

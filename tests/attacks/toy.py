@@ -13,7 +13,7 @@ from attacks.registry import ATTACKS, make_attack
 from attacks.spec import AttackSpec, MirrorBSpec, MirrorWSpec, PpaSpec
 from tasks.classifiers import CountingClassifier, ScoresOnly, TorchClassifier
 from tasks.draws import Draws
-from tasks.types import Bounds, ClassId, IdentityId, TargetClass
+from tasks.types import Bounds, ClassId, IdentityId, Lender, TargetClass
 
 SIZE = 8
 COLOURS = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.8, 0.8, 0.1]])
@@ -71,7 +71,7 @@ class ToyWorld:
     @classmethod
     def make(cls) -> ToyWorld:
         targets = [
-            TargetClass(ClassId(i), IdentityId(f"p{i}"), IdentityId(f"s{i}"), 4 + i)
+            TargetClass(ClassId(i), IdentityId(f"p{i}"), (Lender(IdentityId(f"s{i}"), 4 + i),))
             for i in (2, 0, 3)
         ]
         return cls(NearestColour(), ColourPrior(), targets)

@@ -8,19 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from augment.plan import (
-    PLAN_SCHEMA,
-    choose_rows,
-    count_roles,
-    deal_labels,
-    inflation,
-    make_plan,
-    receiving_classes,
-)
+from augment.plan import count_roles, inflation, make_plan
+from augment.receivers import receiving_classes
+from augment.recipes import PLAN_SCHEMA
 from augment.spec import DcdSpec
-from tasks.draws import Draws
 from tasks.errors import SurrogateError, TargetClassError
-from tasks.types import ROW_SCHEMA, ClassId, IdentityId, TargetClass
+from tasks.types import ROW_SCHEMA, ClassId, IdentityId, Lender, TargetClass
 
 
 def row_table(classes: int, train: int, test: int = 2, pool: int = 3, lent: int = 10) -> pa.Table:
@@ -47,7 +40,9 @@ def row_table(classes: int, train: int, test: int = 2, pool: int = 3, lent: int 
 
 def target(label: int, surrogate: int | None = None) -> TargetClass:
     lent = label if surrogate is None else surrogate
-    return TargetClass(ClassId(label), IdentityId(f"p{label}"), IdentityId(f"s{lent}"), 100 + lent)
+    return TargetClass(
+        ClassId(label), IdentityId(f"p{label}"), (Lender(IdentityId(f"s{lent}"), 100 + lent),)
+    )
 
 
 def by_role(plan: pa.Table, role: str) -> dict[str, np.ndarray]:
@@ -90,6 +85,8 @@ def test_counts_by_role_follow_from_the_levers(
         "target_noise": protected * copies * train,
         "surrogate": protected * train,
         "surrogate_noise": protected * copies * train,
+        "decoy": 0,
+        "decoy_mislabelled": 0,
     }
     assert len(set(plan["recipe_id"].to_pylist())) == plan.num_rows
     labels = rows["label"].to_numpy()
@@ -107,7 +104,7 @@ def test_counts_by_role_follow_from_the_levers(
     for one in targets:
         own = lent_rows["label"] == one.label
         identities = rows["identity"].to_numpy(zero_copy_only=False)[lent_rows["source_row"][own]]
-        assert set(identities) <= {one.surrogate}
+        assert set(identities) <= {one.surrogates[0].identity}
         used = np.unique(lent_rows["source_row"][own], return_counts=True)[1]
         if protected:
             assert used.max() - used.min() <= 1  # repeated evenly where there are too few
@@ -192,24 +189,8 @@ def test_every_class_protected_lets_mislabels_go_to_other_targets() -> None:
     assert np.all(part["label"] != rows["label"].to_numpy()[part["source_row"]])
 
 
-@given(count=st.integers(0, 50), receivers=st.integers(1, 9), seed=st.integers(0, 100))
-def test_labels_are_dealt_evenly(count: int, receivers: int, seed: int) -> None:
-    dealt = deal_labels(count, np.arange(receivers), Draws(seed))
-    counts = np.bincount(dealt, minlength=receivers)
-    assert counts.sum() == count
-    assert counts.max() - counts.min() <= 1
-
-
-@given(st.sets(st.integers(0, 10**6), min_size=1, max_size=60), fractions, st.integers(0, 99))
-def test_choose_rows_picks_so_many_without_repetition(
-    ids: set[int], fraction: float, seed: int
-) -> None:
-    chosen = choose_rows(np.array(sorted(ids)), fraction, Draws(seed))
-    assert len(chosen) == round(fraction * len(ids)) == len(set(chosen.tolist()))
-
-
 def test_a_surrogate_that_is_a_target_is_refused() -> None:
-    bad = TargetClass(ClassId(0), IdentityId("p0"), IdentityId("p1"), 3)
+    bad = TargetClass(ClassId(0), IdentityId("p0"), (Lender(IdentityId("p1"), 3),))
     with pytest.raises(SurrogateError, match="'p1' of 'p0' is itself protected"):
         make_plan(row_table(3, 5), [bad, target(1)], 3, DcdSpec(), 0)
 

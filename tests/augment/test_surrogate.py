@@ -38,14 +38,14 @@ def names(targets: list[str]) -> list[IdentityId]:
 
 def test_the_most_different_person_lends_the_images() -> None:
     found = assign_surrogates(ROWS, names(["ann", "bob"]), "attribute-opposite", 3, 0)
-    assert [(t.identity, t.surrogate) for t in found] == [("ann", "y"), ("bob", "x")]
-    assert [t.surrogate_label for t in found] == [4, 3]
+    assert [(t.identity, t.surrogates[0].identity) for t in found] == [("ann", "y"), ("bob", "x")]
+    assert [t.surrogates[0].label for t in found] == [4, 3]
     assert [t.label for t in found] == [0, 1]
 
 
 def test_each_surrogate_serves_one_target() -> None:
     found = assign_surrogates(ROWS, names(["ann", "bob", "cem"]), "attribute-opposite", 3, 0)
-    assert len({t.surrogate for t in found}) == 3
+    assert len({t.surrogates[0].identity for t in found}) == 3
 
 
 def test_more_targets_than_surrogates_is_refused() -> None:
@@ -69,7 +69,7 @@ def test_bad_lists_are_refused(listed: dict[str, str], sentence: str) -> None:
 
 def test_a_list_is_followed_and_may_share_a_surrogate() -> None:
     found = assign_surrogates(ROWS, names(["ann", "bob"]), {"ann": "z", "bob": "z"}, 3, 0)
-    assert [t.surrogate_label for t in found] == [3, 3]
+    assert [t.surrogates[0].label for t in found] == [3, 3]
 
 
 def test_a_count_draws_targets_and_more_targets_keep_the_earlier_ones() -> None:
@@ -95,8 +95,8 @@ def test_typical_people_are_preferred_and_no_target_goes_without() -> None:
     pool = ["x", "y", "z"]
     typical = {name: float(i) for i, name in enumerate(pool)}
     (found,) = assign_surrogates(ROWS, names(["ann"]), "typical-opposite", 3, 0, typical)
-    assert found.surrogate == "z"
+    assert found.surrogates[0].identity == "z"
     every = assign_surrogates(ROWS, names(["ann", "bob"]), "typical-opposite", 3, 0, typical)
-    assert {one.surrogate for one in every} == {"y", "z"}
+    assert {one.surrogates[0].identity for one in every} == {"y", "z"}
     without = assign_surrogates(ROWS, names(["ann", "bob"]), "typical-opposite", 3, 0)
     assert without == assign_surrogates(ROWS, names(["ann", "bob"]), "attribute-opposite", 3, 0)

@@ -153,7 +153,7 @@ WRONG_SETTINGS = {
     ),
     "union": (
         "dcd: {surrogate_count: mach}",
-        r"'mach' and must be match, all or a whole number; did you mean 'match'\?",
+        r"'mach' and must be match, all or a whole number at least 0; did you mean 'match'\?",
     ),
     "union, other type": ("protect: {targets: x}", r"must be a whole number or a list of names$"),
     "space": (

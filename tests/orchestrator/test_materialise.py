@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from augment.dcd import apply_recipes
-from augment.plan import PLAN_SCHEMA, ROLES
+from augment.recipes import PLAN_SCHEMA, ROLES
 from orchestrator.materialise import SHARD_SCHEMA, materialise
 from tasks.errors import StoreError
 from tasks.types import ROW_SCHEMA, Image8
@@ -64,6 +64,7 @@ def plan_table(copies: int = 3) -> pa.Table:
             "role": ROLES[copy + (i >= 8)],
             "sigma": 0.1 * copy,
             "seed": 77 * i + copy,
+            "truncate": False,
         }
         for copy in range(copies)
         for i in range(ROWS)

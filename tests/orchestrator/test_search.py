@@ -23,7 +23,7 @@ def record(index: int, dcd: DcdSpec, accuracy: int, attack: int, status: str = "
         index=index,
         defense="dcd",
         status=status,
-        settings=dcd.model_dump(),
+        settings=dcd.public(),
         seed=0,
         clean_accuracy=Accuracy(overall=clean, targets=clean, bystanders=clean),
         attacks=(

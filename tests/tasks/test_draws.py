@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.draws import Draws
+from tasks.draws import Draws, keyed_bits, keyed_shuffle
 
 
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=30), st.integers(1, 9))
@@ -47,3 +47,37 @@ def test_integers_cover_the_range() -> None:
 def test_generator_is_keyed() -> None:
     a, b, c = (Draws(1).generator(i).random() for i in (0, 0, 1))
     assert a == b != c
+
+
+def test_keyed_bits_are_the_draws_of_each_rows_own_source() -> None:
+    sources = [Draws(4, ("a",)), Draws(4, ("b",))]
+    keys = np.array([source.key for source in sources], dtype=np.uint64)
+    ids = np.array([7, 7])
+    expected = [source.bits(ids[:1])[0, 0] for source in sources]
+    assert keyed_bits(keys, ids).tolist() == expected
+
+
+@given(st.integers(1, 300), st.integers(0, 2**64 - 1), st.integers(1, 10**6))
+def test_keyed_shuffle_is_a_permutation_and_nobody_elses_business(
+    size: int, key: int, other: int
+) -> None:
+    keys = np.full(size, key, dtype=np.uint64)
+    alone = keyed_shuffle(keys, np.arange(size), np.full(size, size))
+    assert sorted(alone.tolist()) == list(range(size))
+    beside = keyed_shuffle(
+        np.append(keys, np.uint64(1)),
+        np.append(np.arange(size), 0),
+        np.append(np.full(size, size), other),
+    )
+    assert np.array_equal(beside[:-1], alone)
+
+
+def test_keyed_shuffle_puts_every_card_everywhere() -> None:
+    keys = Draws(0).bits(np.arange(20_000))[:, 0]
+    first = keyed_shuffle(keys, np.zeros(20_000, np.int64), np.full(20_000, 10))
+    second = keyed_shuffle(keys, np.ones(20_000, np.int64), np.full(20_000, 10))
+    pairs = np.bincount(first * 10 + second, minlength=100).reshape(10, 10)
+    assert np.all(np.diag(pairs) == 0)
+    off = pairs[~np.eye(10, dtype=bool)]
+    assert abs(off.mean() - 222.2) < 1
+    assert np.sum((off - off.mean()) ** 2 / off.mean()) < 140  # chi-square, 89 degrees of freedom

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tasks.evaluation import OTHER, SURROGATE, TARGET, clean_hits, from_unit, judge, to_unit
-from tasks.types import UNIT, ClassId, IdentityId, TargetClass
+from tasks.types import UNIT, ClassId, IdentityId, Lender, TargetClass
 
 
 class ByRed:
@@ -33,8 +33,8 @@ def pictures(classes: list[int]) -> np.ndarray:
 
 
 TARGETS = [
-    TargetClass(ClassId(1), IdentityId("a"), IdentityId("x"), 7),
-    TargetClass(ClassId(2), IdentityId("b"), IdentityId("y"), 8),
+    TargetClass(ClassId(1), IdentityId("a"), (Lender(IdentityId("x"), 7),)),
+    TargetClass(ClassId(2), IdentityId("b"), (Lender(IdentityId("y"), 8),)),
 ]
 
 
