@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from augment.leaves import LEAF, Leaves, Vectors, make_leaves
+from augment.leaves import Leaves, Vectors, make_leaves
 from tasks.draws import U64, Draws, keyed_bits
 from tasks.errors import SurrogateError
 
@@ -152,12 +152,11 @@ class _Pool:
             self.place[made.ids[start:end]] = leaf
         return made
 
-    def best(
-        self, leaves: Leaves, wish: Vectors, bounds: Vectors, key: U64, own: Positions
-    ) -> int:
+    def best(self, leaves: Leaves, wish: Vectors, bounds: Vectors, key: U64, own: Positions) -> int:
         """Return the position of the best free identity that is not in `own`, -1 for none."""
         repeats = len(own) > 0 and self.seats.per_surrogate > 1
-        top, tied, probes = -np.inf, [], 0
+        top, probes = -np.inf, 0
+        tied: list[int] = []
         while probes < PROBES:
             leaf = int(bounds.argmax())
             if bounds[leaf] == -np.inf or bounds[leaf] < top:
@@ -249,10 +248,11 @@ def distinct_rows(vectors: Vectors) -> tuple[Positions, Positions]:
     for start in range(0, len(vectors), step):
         part = vectors[start : start + step].astype(np.int64).astype(np.uint64)
         with np.errstate(over="ignore"):
-            code[start : start + step] = keyed_bits(np.zeros(1, dtype=np.uint64), part * factors).sum(axis=1)
+            code[start : start + step] = keyed_bits(
+                np.zeros(1, dtype=np.uint64), part * factors
+            ).sum(axis=1)
     _, example, number = np.unique(code, return_index=True, return_inverse=True)
     for start in range(0, len(vectors), step):
         same = vectors[example[number[start : start + step]]] == vectors[start : start + step]
         assert same.all(), "two different rows with the same 64-bit hash"
     return number.astype(np.int64), example.astype(np.int64)
-

@@ -35,7 +35,8 @@ class FolderData(Spec):
     root: Path = Field(description="The folder that holds one subfolder for each class.")
     private: tuple[str, ...] = Field(min_length=2, description="Classes that the model learns.")
     surrogates: tuple[str, ...] = Field(
-        min_length=1, description="Classes that may lend their images."
+        description="Classes that may lend their images; [] where protect.surrogate_pool is not "
+        "data.",
     )
     public: tuple[str, ...] = Field(
         min_length=1, description="Classes that the attacker has, to train the prior on."
