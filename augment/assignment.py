@@ -95,6 +95,8 @@ def assign(wishes: Vectors, offers: Vectors, keys: U64, seats: Seats, seed: int)
     seats.check(len(wishes), len(offers))
     assert wishes.dtype == offers.dtype == np.float32
     chosen = np.full((len(wishes), seats.per_target), -1, dtype=np.int64)
+    if not len(wishes):
+        return chosen
     pool = _Pool(offers, seats, Draws(seed, ("surrogate", "equals")))
     spread = np.einsum("ij,ij->j", wishes, wishes, dtype=np.float64)
     leaves = pool.leaves(spread)
@@ -167,7 +169,7 @@ class _Pool:
                 continue
             score = leaves.vectors[start:end] @ wish
             if repeats:
-                self._mask(score, leaves.ids[start:end], own)
+                self._mask(score, leaf, leaves.ids[start:end], own)
             reached = float(score.max())
             if reached == -np.inf:
                 continue
@@ -190,11 +192,11 @@ class _Pool:
         first = self.first[unit]
         return self.members[first : min(first + WINDOW, self.last[unit])]
 
-    def _mask(self, score: Vectors, units: Positions, own: Positions) -> None:
-        """Rule out the units whose free identities serve this target already."""
-        for at in np.flatnonzero(np.isin(units, self.unit_of[own])):
-            if np.isin(self._window(int(units[at])), own).all():
-                score[at] = -np.inf
+    def _mask(self, score: Vectors, leaf: int, units: Positions, own: Positions) -> None:
+        """Rule out the units of a leaf whose free identities serve this target already."""
+        for unit in self.unit_of[own].tolist():
+            if self.place[unit] == leaf and np.isin(self._window(unit), own).all():
+                score[units == unit] = -np.inf
 
     def take(self, leaves: Leaves, position: int) -> None:
         """Fill one seat of an identity; without a free seat it leaves the pool."""
