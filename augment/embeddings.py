@@ -82,7 +82,7 @@ def read_embedding(path: Path) -> Embedding:
         )
     try:
         names, vectors = _read_npy(path) if path.suffix == ".npy" else _read_parquet(path)
-    except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException):
+    except (LookupError, ValueError, TypeError, AttributeError, pa.ArrowException):
         raise SurrogateError(
             f"protect.embedding={str(path)!r} is not an embedding; write Parquet with the columns "
             "identity (text) and vector (lists of one length), or .npy with these two fields"

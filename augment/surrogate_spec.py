@@ -43,7 +43,10 @@ class Contrast(NamedTuple):
             ValueError: it is something else.
         """
         left, arrow, right = text.partition("->")
-        sides = [tuple(name.strip() for name in side.split("|")) for side in (left, right or left)]
+        sides = [
+            tuple(name.strip() for name in side.split("|"))
+            for side in (left, right if arrow else left)
+        ]
         if not all(name for side in sides for name in side):
             raise ValueError(
                 f"{text!r} is no contrast; write an attribute, such as Male, or "
