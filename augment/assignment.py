@@ -34,6 +34,8 @@ EXACT = float(2**24)
 
 _CHUNK = 512  # targets whose bounds are computed at once
 
+Wishes = npt.NDArray[np.float32] | npt.NDArray[np.int16]
+
 Positions = npt.NDArray[np.int64]
 
 
@@ -75,11 +77,12 @@ class Seats:
         )
 
 
-def assign(wishes: Vectors, offers: Vectors, keys: U64, seats: Seats, seed: int) -> Positions:
+def assign(wishes: Wishes, offers: Vectors, keys: U64, seats: Seats, seed: int) -> Positions:
     """Give each target its surrogates out of the pool.
 
     Args:
-        wishes: (targets, d) float32, integers, in the order in which targets are served.
+        wishes: (targets, d), integers in float32 or int16, in the order in which targets are
+            served.
         offers: (pool, d) float32, integers; no |wish| @ |offer| may exceed 2**24.
         keys: of each target's own draws, (targets,).
         seats: surrogates for a target, targets for a surrogate.
@@ -93,23 +96,24 @@ def assign(wishes: Vectors, offers: Vectors, keys: U64, seats: Seats, seed: int)
         SurrogateError: the pool is too small.
     """
     seats.check(len(wishes), len(offers))
-    assert wishes.dtype == offers.dtype == np.float32
     chosen = np.full((len(wishes), seats.per_target), -1, dtype=np.int64)
     if not len(wishes):
         return chosen
     pool = _Pool(offers, seats, Draws(seed, ("surrogate", "equals")))
-    spread = np.einsum("ij,ij->j", wishes, wishes, dtype=np.float64)
+    spread = np.zeros(wishes.shape[1])
+    for start in range(0, len(wishes), _CHUNK):
+        spread += (wishes[start : start + _CHUNK].astype(np.float64) ** 2).sum(axis=0)
     leaves = pool.leaves(spread)
     for slot in range(seats.per_target):
         row = 0
         while row < len(wishes):
             if 2 * pool.left <= len(leaves.ids) and pool.left:
                 leaves = pool.leaves(spread)  # smaller boxes and full leaves again
-            part = slice(row, row + _CHUNK)
-            bounds = leaves.bounds(wishes[part])
+            part = wishes[row : row + _CHUNK].astype(np.float32)
+            bounds = leaves.bounds(part)
             for offset in range(len(bounds)):
                 own = chosen[row, :slot]
-                found = pool.best(leaves, wishes[row], bounds[offset], keys[row : row + 1], own)
+                found = pool.best(leaves, part[offset], bounds[offset], keys[row : row + 1], own)
                 if found < 0:
                     chosen[row, slot], found = _swap(chosen, row, slot, pool)
                 else:

@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from augment.assignment import Positions
+from augment.assignment import Positions, Wishes
 from augment.leaves import Vectors
 from tasks.errors import MissingDataError, SurrogateError
 
 LONGEST = 2.0**11
 """Length that the longest vector is scaled to: three times its square stays below 2**24."""
 
-_ROWS = 1 << 16  # copied at once
+_ROWS = 1 << 14  # copied at once
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _read_npy(path: Path) -> tuple[pa.Array, Vectors]:
 
 def distant_arrays(
     embedding: Embedding, targets: Positions, pool: Positions
-) -> tuple[Vectors, Vectors]:
+) -> tuple[Wishes, Vectors]:
     """Return wishes and offers whose product grows with the distance, for `assign`.
 
     Vectors are moved to the middle of the pool, scaled by a power of two and rounded to integers;
@@ -154,17 +154,16 @@ def distant_arrays(
     scale = 2.0 ** math.floor(math.log2(LONGEST / longest)) if longest else 1.0
     origin = np.rint(middle * scale)
 
-    def whole(group: Positions, factor: int) -> Vectors:
-        found = np.empty((len(group), vectors.shape[1] + 1), dtype=np.float32)
-        for start in range(0, len(group), _ROWS):
-            rows = group[start : start + _ROWS]
-            inside = np.rint(vectors[rows] * np.float64(scale)) - origin
-            found[start : start + _ROWS, :-1] = factor * inside
-            found[start : start + _ROWS, -1] = (inside**2).sum(axis=1)
-        return found
-
-    wishes, offers = whole(targets, -2), whole(pool, 1)
-    wishes[:, -1] = 1
+    width = vectors.shape[1]
+    wishes = np.ones((len(targets), width + 1), dtype=np.int16)  # at most 2 * LONGEST
+    offers = np.empty((len(pool), width + 1), dtype=np.float32)
+    for start, part in zip(range(0, len(targets), _ROWS), _parts(targets), strict=True):
+        whole = np.rint(vectors[part] * np.float64(scale)) - origin
+        wishes[start : start + _ROWS, :-1] = -2 * whole
+    for start, part in zip(range(0, len(pool), _ROWS), _parts(pool), strict=True):
+        whole = np.rint(vectors[part] * np.float64(scale)) - origin
+        offers[start : start + _ROWS, :-1] = whole
+        offers[start : start + _ROWS, -1] = (whole**2).sum(axis=1)
     return wishes, offers
 
 

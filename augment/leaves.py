@@ -15,6 +15,8 @@ import numpy.typing as npt
 LEAF = 512
 """Vectors of a leaf at most: 128 kB of 64 columns, which stay in the processor's cache."""
 
+_ROWS = 1 << 14  # copied at once
+
 Vectors = npt.NDArray[np.float32]
 
 
@@ -69,12 +71,8 @@ def make_leaves(
         if len(here) <= LEAF:
             done.append(here)
             continue
-        inside = vectors[here]
-        # Sums of integers in float64 are exact: another machine cuts at the same place.
-        mean = inside.sum(axis=0, dtype=np.float64) / len(here)
-        square = np.einsum("ij,ij->j", inside, inside, dtype=np.float64) / len(here)
-        column = int(np.argmax((square - mean**2) * spread))
-        order = np.argsort(inside[:, column], kind="stable")
+        column = int(np.argmax(_variances(vectors, here) * spread))
+        order = np.argsort(vectors[here, column], kind="stable")
         half = len(here) // 2
         stack += [here[np.sort(order[half:])], here[np.sort(order[:half])]]
     sizes = np.array([len(part) for part in done])
@@ -84,3 +82,15 @@ def make_leaves(
     low = np.minimum.reduceat(ordered, ends - sizes, axis=0)
     high = np.maximum.reduceat(ordered, ends - sizes, axis=0)
     return Leaves(ordered, rows, (ends - sizes).tolist(), ends.tolist(), low, high)
+
+
+def _variances(vectors: Vectors, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return the variance of each column; sums of integers in float64 are exact everywhere."""
+    total = np.zeros(vectors.shape[1])
+    square = np.zeros(vectors.shape[1])
+    for start in range(0, len(rows), _ROWS):
+        part = vectors[rows[start : start + _ROWS]]
+        total += part.sum(axis=0, dtype=np.float64)
+        square += np.einsum("ij,ij->j", part, part, dtype=np.float64)
+    found: npt.NDArray[np.float64] = square / len(rows) - (total / len(rows)) ** 2
+    return found

@@ -97,14 +97,12 @@ def assign_surrogates(
         SurrogateError: fewer surrogates than targets, a target without one, or a bad name.
     """
     pool = _identities(rows, "surrogate")
-    if not isinstance(surrogates, str):
-        private = _identities(rows, "train")
-        chosen = listed_surrogates(targets, surrogates, pool, private, seats.per_target)
-    else:
+    if isinstance(surrogates, str):
         seats.check(len(targets), len(pool))
         if surrogates == "typical-opposite" and typicality is not None:
             pool = _most_typical(pool, typicality, seats.least_pool(len(targets)))
-        served = sorted(targets)
+        order = sorted(range(len(targets)), key=targets.__getitem__)
+        served = [targets[at] for at in order]
         if surrogates == "embedding-distant":
             assert embedding is not None
             wishes, offers = distant_arrays(
@@ -117,8 +115,14 @@ def assign_surrogates(
             )
         keys = np.array([Draws(seed, ("surrogate", name)).key for name in served], np.uint64)
         found = assign(wishes, offers, keys, seats, seed)
-        of = {name: found[row] for row, name in enumerate(served)}
-        chosen = [tuple(pool[at] for at in of[target].tolist()) for target in targets]
+        del wishes, offers, served  # a fleet's arrays; its classes come next
+        chosen = [
+            tuple(pool[at] for at in row)
+            for row in found[np.argsort(np.array(order, np.int64))].tolist()
+        ]
+    else:
+        private = _identities(rows, "train")
+        chosen = listed_surrogates(targets, surrogates, pool, private, seats.per_target)
     return _classes(rows, targets, chosen, num_classes, decoys)
 
 

@@ -132,8 +132,9 @@ def measure(policy: str, targets: int, pool: int, width: int, sample: int) -> Se
     seen = rng.choice(targets, min(sample, targets), replace=False)
     if embedding is not None:
         offered = np.arange(targets, targets + pool)
-        wishes, offers = distant_arrays(embedding, seen, offered)
-        base = (wishes[:, :-1] ** 2).sum(axis=1) / 4  # the target's own square
+        thin, offers = distant_arrays(embedding, seen, offered)
+        wishes = thin.astype(np.float32)
+        base = (wishes[:, :-1].astype(np.float64) ** 2).sum(axis=1) / 4  # the target's own square
     else:
         flags, names = attribute_flags(rows, [*(wanted[i] for i in seen), *names_of("p", pool)])
         wishes, offers = opposite_arrays(flags[: len(seen)], flags[len(seen) :], names, rule)
