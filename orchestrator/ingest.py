@@ -185,13 +185,17 @@ def _pixels_of(block: pa.Table, *, data: BuiltinData | FolderData, seed: int) ->
     """Return the pixels of a block's rows; runs on a Ray worker."""
     sources = block["source"].to_pylist()
     reasons = [""] * len(sources)
-    if isinstance(data, BuiltinData):
-        from tasks.datasets.builtin import render_rows
+    from tasks.datasets.builtin import BUILTIN, render_rows
 
+    if isinstance(data, BuiltinData):
         pixels = render_rows(sources, seed, data.image_size)
     else:
         pixels = np.zeros((len(sources), data.image_size, data.image_size, 3), np.uint8)
+        drawn = [i for i, source in enumerate(sources) if source.startswith(BUILTIN)]
+        pixels[drawn] = render_rows([sources[i] for i in drawn], seed, data.image_size)
         for i, source in enumerate(sources):
+            if source.startswith(BUILTIN):
+                continue
             try:
                 pixels[i] = decode(read_source(source), data.image_size, data.crop)
             except UnreadableImage as verdict:

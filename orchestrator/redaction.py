@@ -23,6 +23,9 @@ def public_settings(spec: ExperimentSpec) -> dict[str, Any]:
         protect["targets"] = len(protect["targets"])
     if isinstance(protect["surrogates"], dict):
         protect["surrogates"] = f"chosen by hand for {len(protect['surrogates'])} targets"
+    for file in ("surrogate_list", "embedding"):
+        if protect[file] not in (None, "pixels"):
+            protect[file] = "a file"
     settings["dcd"] = spec.dcd.public()
     if settings["prior"]["source"] not in ("auto", "shipped", "train"):
         settings["prior"]["source"] = "a file"

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from attacks.spec import AttackSpec, MirrorBSpec, MirrorWSpec, PpaSpec, PriorSpec
 from augment.spec import DcdSpec, ProtectSpec
-from tasks.datasets.spec import BuiltinData, DataSpec
+from tasks.datasets.spec import BuiltinData, DataSpec, FolderData
 from tasks.spec import Spec, fingerprint
 from tasks.training_spec import EvaluationSpec, TrainingSpec
 
@@ -123,6 +123,12 @@ class ExperimentSpec(Spec):
             raise ValueError(
                 f"evaluation.architecture and training.architecture are both "
                 f"{self.training.architecture!r}; the evaluation classifier must be another one"
+            )
+        pool_in_data = self.protect.surrogate_pool == "data"
+        if pool_in_data and isinstance(self.data, FolderData) and not self.data.surrogates:
+            raise ValueError(
+                "data.surrogates is an empty list; name classes that may lend their images, or use "
+                "protect.surrogate_pool=builtin"
             )
         names = [attack.name for attack in self.attacks]
         for name in names:

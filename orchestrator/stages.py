@@ -6,10 +6,10 @@ done again, in this run or in any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ from tasks.types import Image8, TargetClass
 
 if TYPE_CHECKING:
     from attacks.prior import DecoderPrior
+    from augment.embeddings import Embedding
     from tasks.checkpoint import Checkpoint
 
 Progress = Callable[[str, int, int], None]
@@ -67,61 +68,123 @@ def list_rows(spec: ExperimentSpec) -> pa.Table:
     return folder_rows(spec.data, spec.seed)
 
 
-def select(spec: ExperimentSpec, typicality: Mapping[str, float] | None = None) -> Selection:
-    """Choose targets and surrogates on metadata, and on the pool's typicality where it is known."""
-    from augment.surrogate import assign_surrogates, choose_targets
+def pooled_rows(spec: ExperimentSpec) -> pa.Table:
+    """Return the row table with the pool that the experiment asks for."""
+    rows, protect = list_rows(spec), spec.protect
+    if protect.surrogate_pool == "held-out":
+        from augment.pool import hold_out
 
-    rows = list_rows(spec)
+        named = () if isinstance(protect.targets, int) else protect.targets
+        return hold_out(rows, protect.pool_identities, named, spec.seed)
+    if protect.surrogate_pool == "builtin" and not isinstance(spec.data, BuiltinData):
+        from augment.pool import with_pool
+        from tasks.datasets.builtin import surrogate_rows
+
+        pool = surrogate_rows(protect.pool_identities, protect.pool_images, spec.seed)
+        return with_pool(rows, pool)
+    return rows
+
+
+def select(
+    spec: ExperimentSpec,
+    typicality: Mapping[str, float] | None = None,
+    embedding: Embedding | None = None,
+) -> Selection:
+    """Choose targets and surrogates on metadata, and on what pictures say where that is known.
+
+    Where the policy asks for pictures and nobody has looked yet, who is protected is final, and by
+    whom is not: `choose` decides.
+    """
+    from augment.assignment import Seats
+    from augment.embeddings import read_embedding
+    from augment.surrogate import assign_surrogates, choose_targets
+    from augment.surrogate_list import read_surrogate_list
+
+    protect = spec.protect
+    rows = pooled_rows(spec)
     num_classes = int(rows["label"].to_numpy().max()) + 1
-    names = choose_targets(rows, spec.protect.targets, spec.seed)
+    names = choose_targets(rows, protect.targets, spec.seed)
+    policy: Any = protect.surrogates
+    if policy == "listed":
+        assert protect.surrogate_list is not None
+        policy = read_surrogate_list(protect.surrogate_list)
+    elif policy == "embedding-distant" and isinstance(protect.embedding, Path):
+        embedding = read_embedding(protect.embedding)
+    elif policy == "embedding-distant" and embedding is None:
+        policy = "attribute-opposite"
     targets = assign_surrogates(
-        rows, names, spec.protect.surrogates, num_classes, spec.seed, typicality
+        rows,
+        names,
+        policy,
+        num_classes,
+        spec.seed,
+        typicality,
+        seats=Seats(
+            protect.surrogates_per_target + protect.decoys, protect.max_targets_per_surrogate
+        ),
+        decoys=protect.decoys,
+        opposite=protect.opposite,
+        embedding=embedding,
     )
     return Selection(rows, tuple(targets), num_classes)
 
 
 PUBLIC_SAMPLE, POOL_SAMPLE = 4000, 6
-"""Pictures looked at for typicality: of the public, and of each identity of the pool."""
+"""Pictures looked at: of the public, and of each identity of the pool (or target)."""
 
 
 def choose(spec: ExperimentSpec, store: Store, progress: Progress) -> Selection:
     """Choose targets and surrogates, looking at pictures where the policy asks for it.
 
-    Typicality is kept; where it is not there yet, Ray reads the pictures.
+    What was seen is kept; where it is not there yet, Ray reads the pictures.
     """
     selection = select(spec)
-    if spec.protect.surrogates != "typical-opposite" or not selection.targets:
+    policy = spec.protect.surrogates
+    pixels = policy == "embedding-distant" and spec.protect.embedding == "pixels"
+    if not (policy == "typical-opposite" or pixels) or not selection.targets:
         return selection
-    from augment.typicality import typicality
-    from tasks.draws import Draws
+    from augment.embeddings import read_embedding, write_embedding
+    from augment.typicality import pixel_embedding, typicality
 
-    splits = selection.rows["split"].to_numpy(zero_copy_only=False)
-    ids = selection.rows["row_id"].to_numpy()
-    identities = selection.rows["identity"].to_numpy(zero_copy_only=False)
-    rank = Draws(0, ("typicality",)).bits(ids)[:, 0]
-    order = np.argsort(rank, kind="stable")
-    public = order[splits[order] == "public"][:PUBLIC_SAMPLE]
-    pool = order[splits[order] == "surrogate"]
-    seen: dict[str, int] = {}
-    sample = []
-    for row in pool:
-        seen[identities[row]] = seen.get(identities[row], 0) + 1
-        if seen[identities[row]] <= POOL_SAMPLE:
-            sample.append(row)
-    rows = selection.rows.take(pa.array(np.sort([*public, *sample])))
+    seen = {target.identity for target in selection.targets} if pixels else set()
+    rows = _sample(selection.rows, seen)
     key = fingerprint([spec.data.model_dump(mode="json"), _listing(spec, rows)])
 
     def make(out: Path) -> dict[str, object]:
         with embedded_ray(spec.compute.cpus):
             table, images, _ = images_of(spec, store, rows, "sampled", progress)
-        split = table["split"].to_numpy(zero_copy_only=False)
+        public = table["split"].to_numpy(zero_copy_only=False) == "public"
         names = table["identity"].to_numpy(zero_copy_only=False)
-        of_pool = split == "surrogate"
-        found = typicality(images[split == "public"], images[of_pool], names[of_pool].tolist())
-        return {"typicality": found}
+        views = (images[public], images[~public], names[~public].tolist())
+        if pixels:
+            write_embedding(pixel_embedding(*views), out / "embedding.parquet")
+            return {"identities": len(set(views[2]))}
+        return {"typicality": typicality(*views)}
 
-    made = stage(store.artifact("typicality", key), make)
+    folder = store.artifact("pixels" if pixels else "typicality", key)
+    made = stage(folder, make)
+    if pixels:
+        return select(spec, embedding=read_embedding(folder / "embedding.parquet"))
     return select(spec, made["typicality"])
+
+
+def _sample(rows: pa.Table, targets: Collection[str]) -> pa.Table:
+    """Return keyed draws of the public's rows, and of each identity's of the pool and targets."""
+    from tasks.draws import Draws
+
+    splits = rows["split"].to_numpy(zero_copy_only=False)
+    identities = rows["identity"].to_numpy(zero_copy_only=False)
+    rank = Draws(0, ("typicality",)).bits(rows["row_id"].to_numpy())[:, 0]
+    order = np.argsort(rank, kind="stable")
+    public = order[splits[order] == "public"][:PUBLIC_SAMPLE]
+    shown = (splits == "surrogate") | ((splits == "train") & np.isin(identities, list(targets)))
+    seen: dict[str, int] = {}
+    sample = []
+    for row in order[shown[order]]:
+        seen[identities[row]] = seen.get(identities[row], 0) + 1
+        if seen[identities[row]] <= POOL_SAMPLE:
+            sample.append(row)
+    return rows.take(pa.array(np.sort([*public, *sample])))
 
 
 def images_of(
@@ -327,7 +390,7 @@ def _listing(spec: ExperimentSpec, rows: pa.Table) -> str:
         from tasks.datasets.folder import file_stamps
 
         parts.append(file_stamps(rows))
-    else:
+    if isinstance(spec.data, BuiltinData) or spec.protect.surrogate_pool == "builtin":
         from tasks.datasets.faces import FACE_VERSION
 
         parts += [spec.seed, FACE_VERSION]

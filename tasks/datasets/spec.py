@@ -34,9 +34,7 @@ class FolderData(Spec):
     kind: Literal["folder"]
     root: Path = Field(description="The folder that holds one subfolder for each class.")
     private: tuple[str, ...] = Field(min_length=2, description="Classes that the model learns.")
-    surrogates: tuple[str, ...] = Field(
-        min_length=1, description="Classes that may lend their images."
-    )
+    surrogates: tuple[str, ...] = Field(description="Classes that may lend their images.")
     public: tuple[str, ...] = Field(
         min_length=1, description="Classes that the attacker has, to train the prior on."
     )

@@ -71,6 +71,11 @@ def test_identities_that_are_named_do_not_go_missing() -> None:
     assert tiny.data.model_dump()["surrogate_identities"] == 100
 
 
+def test_a_pool_that_is_held_out_still_fits() -> None:
+    spec = load_spec(None, ["protect.surrogate_pool=held-out", "protect.pool_identities=20"])
+    assert smoke(spec).data.model_dump()["identities"] == 40
+
+
 def test_a_grid_becomes_two_trials() -> None:
     lists = [
         f"sweep.space.{lever}=[.1, .2, .3]"
