@@ -1,9 +1,9 @@
 """Recipes applied to pixels: the only file of DCD that touches an image.
 
-The same function serves Ray Data, the training loader and `dcdctl augment`. Noise is added in float
-at the resolution of the stored image and clipped; nothing is rounded here. The released code goes
-back through 8 bits by truncation, which darkens by half a grey level and leaves little of a sigma
-of 0.003: that is done only where a recipe asks for it.
+The same noise serves Ray Data, the training loader, `dcdctl augment` and `dcdctl protect`. It is
+added in float at the resolution of the stored image and clipped; files of 8 bits get the nearest
+level. The released code goes back through 8 bits by truncation, which darkens by half a grey level
+and leaves little of a sigma of 0.003: that is done only where a recipe asks for it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from augment.noise import draw_codes, level_table, whole_table
 from tasks.types import Image8
 
 
@@ -31,22 +32,49 @@ def apply_recipes(
     Returns:
         float32 (n, h, w, 3) in [0, 1].
     """
-    out = images.astype(np.float32) / np.float32(255)
+    out = images.astype(np.float32)
+    noise = np.empty(out.shape[1:], np.float32)
     for row in np.flatnonzero(sigma > 0):
-        generator = np.random.Generator(np.random.SFC64(int(seed[row])))
-        noise = generator.standard_normal(out.shape[1:], dtype=np.float32)
-        noise *= sigma[row]
+        _look_up(level_table(float(sigma[row])), int(seed[row]), noise)
         out[row] += noise
-        np.clip(out[row], 0, 1, out=out[row])
-    if truncate is not None and (rows := np.flatnonzero(truncate & (sigma > 0))).size:
-        out[rows] = np.floor(out[rows] * 255) / np.float32(255)
+        np.clip(out[row], 0, 255, out=out[row])
+        if truncate is not None and truncate[row]:
+            np.floor(out[row], out=out[row])
+    out /= np.float32(255)
+    return out
+
+
+def apply_recipes_8bit(
+    images: Image8,
+    sigma: npt.NDArray[np.float32],
+    seed: npt.NDArray[np.uint64],
+    truncate: npt.NDArray[np.bool_] | None = None,
+) -> Image8:
+    """Return what `apply_recipes` would, at the nearest of 256 levels: uint8 (n, h, w, 3).
+
+    No float image is made. That the result is the same to the last bit follows from how the table
+    of the noise is made; see `augment.noise`.
+    """
+    out: Image8 = images.copy()
+    noise = np.empty(out.shape[1:], np.int16)
+    for row in np.flatnonzero(sigma > 0):
+        down = truncate is not None and bool(truncate[row])
+        _look_up(whole_table(float(sigma[row]), down), int(seed[row]), noise)
+        noise += out[row]
+        np.clip(noise, 0, 255, out=noise)
+        out[row] = noise
     return out
 
 
 def noisy_image(image: Image8, sigma: float, seed: int) -> Image8:
     """Return one image (h, w, 3) with the noise of its recipe, rounded to the nearest level."""
-    pixels = apply_recipes(
+    noisy: Image8 = apply_recipes_8bit(
         image[None], np.array([sigma], np.float32), np.array([seed], dtype=np.uint64)
     )[0]
-    rounded: Image8 = np.rint(pixels * 255).astype(np.uint8)
-    return rounded
+    return noisy
+
+
+def _look_up(table: npt.NDArray[np.generic], seed: int, out: npt.NDArray[np.generic]) -> None:
+    codes = draw_codes(seed, out.size)
+    # No code is out of range; "wrap" spares the copy that a check would need.
+    table.take(codes, out=out.reshape(-1), mode="wrap")

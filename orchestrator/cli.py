@@ -206,14 +206,34 @@ def plan(
     assignments: Assignments = None,
     storage: Storage = None,
     seed: Seed = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Check a data set that `dcdctl augment` wrote, and nothing else."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Count what DCD would change, by role, and what it costs; nothing is trained.
 
+    With --check: say whether a written data set is what its recipe says, sample by sample.
+
     Example:
         dcdctl plan
         dcdctl plan experiment.yaml --set dcd.mislabel_fraction=0.4 --json
+        dcdctl plan --check protected
     """
+    if check is not None:
+        if config is not None or assignments or storage is not None or seed is not None:
+            raise typer.BadParameter(
+                "--check takes its settings from the data set; name nothing else"
+            )
+        from orchestrator.verify import verify
+
+        found = verify(check)
+        _show(found, as_json)
+        found.require_whole()
+        return
     from orchestrator.commands import plan_summary
 
     _show(plan_summary(_load(config, assignments, storage, seed)), as_json)
@@ -224,8 +244,23 @@ def augment(
     out: Out,
     config: Config = None,
     form: Annotated[
-        Literal["parquet", "imagefolder"], typer.Option("--format", help="How it is written.")
+        Literal["parquet", "imagefolder", "webdataset"],
+        typer.Option("--format", help="How it is written."),
     ] = "parquet",
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CODEC",
+            help="Of the images: png, webp-lossless, raw or jpeg:95, which loses noise. Parquet "
+            "has raw pixels unless told otherwise, files have png.",
+        ),
+    ] = None,
+    samples_per_shard: Annotated[
+        int | None, typer.Option(min=1, help="Else about 128 MiB of pixels.")
+    ] = None,
+    recipes_only: Annotated[
+        bool, typer.Option("--recipes-only", help="Write the plan alone, no image.")
+    ] = False,
     assignments: Assignments = None,
     storage: Storage = None,
     seed: Seed = None,
@@ -235,12 +270,22 @@ def augment(
 
     Example:
         dcdctl augment --out protected
-        dcdctl augment experiment.yaml --out protected --format imagefolder
+        dcdctl augment experiment.yaml --out protected --format webdataset --codec png
+        dcdctl augment experiment.yaml --out protected --recipes-only
     """
     from orchestrator.commands import augment as run
 
     spec = _load(config, assignments, storage, seed)
-    _show(run(spec, out, _console(as_json), form), as_json)
+    outcome = run(
+        spec,
+        out,
+        _console(as_json),
+        form,
+        codec=codec,
+        samples_per_shard=samples_per_shard,
+        recipes_only=recipes_only,
+    )
+    _show(outcome, as_json)
 
 
 @app.command(cls=Command, rich_help_panel="One step")

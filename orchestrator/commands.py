@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import pyarrow as pa
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
@@ -16,17 +18,22 @@ from orchestrator.records import Accuracy, AttackRecord
 from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import (
+    Selection,
     choose,
     evaluation_key,
     prepare_prior,
     prepare_world,
     prior_origin,
+    private_and_lent,
     select,
     train_evaluator,
 )
 from orchestrator.store import Store
 from tasks.errors import DataError
-from tasks.spec import Spec
+from tasks.spec import Spec, fingerprint
+
+if TYPE_CHECKING:
+    from orchestrator.shards import Format
 
 
 class PlanReport(Spec):
@@ -95,7 +102,7 @@ def plan_summary(spec: ExperimentSpec) -> PlanReport:
 
     store = Store(spec.storage)
     selection = choose(spec, store, lambda *_: None)
-    rows = selection.split("train", "test", "surrogate")
+    rows = _rows_in_order(selection)
     plan = make_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
     before = selection.split("train").num_rows
     trials = planned_trials(spec.sweep, spec.dcd)
@@ -127,6 +134,17 @@ def plan_summary(spec: ExperimentSpec) -> PlanReport:
     )
 
 
+def _rows_in_order(selection: Selection) -> pa.Table:
+    """Return the rows in the order of the decoded images, so that plans have one fingerprint.
+
+    Images that turn out to be unreadable are still among them.
+    """
+    from tasks.datasets.folder import ROW_ORDER
+
+    parts = [selection.split(*names) for names in (("train", "test"), ("surrogate",))]
+    return pa.concat_tables([part.sort_by(ROW_ORDER) for part in parts]).combine_chunks()
+
+
 def _attack_images(spec: ExperimentSpec, targets: int) -> int:
     """Return how many images all attacks synthesise against one model."""
     total = 0
@@ -143,20 +161,29 @@ def _attack_images(spec: ExperimentSpec, targets: int) -> int:
 
 
 class AugmentOutcome(Spec):
-    """Where the protected data set was written."""
+    """Where the protected data set, or its recipes alone, were written."""
 
     out: str
     rows: int
     shards: int
     counts: dict[str, int]
     inflation: float
+    plan: str
 
     def render(self, console: Console) -> None:
         """Print it for people."""
+        if not self.shards:
+            console.print(
+                f"{self.rows:,} recipes ({self.inflation:.2f} times the targets' own images) in "
+                f"{self.out}/private, plan {self.plan}; no image was written",
+                highlight=False,
+            )
+            return
         console.print(
             f"{self.rows:,} images ({self.inflation:.2f} times the targets' own) in "
             f"{self.shards} files under {self.out}/public\n"
-            f"{self.out}/private says which rows are decoys: keep it to yourself",
+            f"{self.out}/private says which rows are decoys: keep it to yourself\n"
+            f"plan {self.plan}; check it with: dcdctl plan --check {self.out}",
             highlight=False,
         )
 
@@ -165,32 +192,70 @@ def augment(
     spec: ExperimentSpec,
     out: Path,
     console: Console,
-    format_: Literal["parquet", "imagefolder"] = "parquet",
+    format_: Format = "parquet",
+    *,
+    codec: str | None = None,
+    samples_per_shard: int | None = None,
+    recipes_only: bool = False,
 ) -> AugmentOutcome:
-    """Write the protected training set of the experiment's own recipe."""
-    from augment.plan import count_roles, inflation, make_plan
-    from orchestrator.materialise import materialise
+    """Write the protected training set of the experiment's own recipe.
 
-    display = Display(console)
+    Args:
+        spec: the experiment.
+        out: a new folder, or one that an earlier call left unfinished.
+        console: for progress.
+        format_: of the public part.
+        codec: as `Codec.parse` reads it; None is the format's own.
+        samples_per_shard: None takes about 128 MiB of pixels.
+        recipes_only: write the plan and decode no image of it. (The policy typical-opposite looks
+            at some pictures to choose the surrogates, if that was not done before.)
+    """
+    from augment.encode import Codec
+    from augment.plan import count_roles, inflation, make_plan
+    from orchestrator.image_files import ImageFiles
+    from orchestrator.materialise import materialise, write_recipes
+    from orchestrator.progress import Pace
+    from orchestrator.trial import plan_digest
+
+    chosen = None if codec is None else Codec.parse(codec)
+    display, pace = Display(console), Pace()
     store = Store(spec.storage)
-    with store.locked(), embedded_ray(spec.compute.cpus), display.live():
+    shards = 0
+    with store.locked(), ExitStack() as stack:
+        if not recipes_only:
+            stack.enter_context(embedded_ray(spec.compute.cpus))
+        stack.enter_context(display.live())
         selection = choose(spec, store, display.stage)
-        world = prepare_world(spec, store, selection, display.stage)
-        plan = make_plan(world.rows, world.targets, world.num_classes, spec.dcd, spec.seed)
-        written = materialise(
-            plan,
-            world.rows,
-            world.images,
-            out,
-            format_=format_,
-            on_progress=lambda done, total: display.stage("images written", done, total),
-        )
+        if recipes_only:
+            rows = _rows_in_order(selection)
+        else:
+            found = private_and_lent(spec, store, selection, display.stage)
+            rows = pa.concat_tables([table for table, _, _ in found]).combine_chunks()
+        plan = make_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
+        if recipes_only:
+            write_recipes(plan, rows, out)
+        else:
+            shards = materialise(
+                plan,
+                rows,
+                ImageFiles.of(
+                    [images for _, images, _ in found], fingerprint([k for *_, k in found])
+                ),
+                out,
+                format_=format_,
+                codec=chosen,
+                samples_per_shard=samples_per_shard,
+                on_progress=lambda done, total: display.stage(
+                    "images written", done, total, pace.note(done, total)
+                ),
+            ).shards
     return AugmentOutcome(
         out=str(out),
         rows=plan.num_rows,
-        shards=written.shards,
+        shards=shards,
         counts=count_roles(plan),
-        inflation=round(inflation(plan, world.rows, world.targets), 4),
+        inflation=round(inflation(plan, rows, selection.targets), 4),
+        plan=plan_digest(plan),
     )
 
 

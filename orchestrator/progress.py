@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -55,6 +55,35 @@ class Display:
             self._progress.remove_task(self._tasks.pop(name))
             del self._started[name]
             self.line(f"  {name:<28} {total:>7,}   {now - started:6.1f} s")
+
+
+class Pace:
+    """How fast things are done, and how long the rest will take.
+
+    Args:
+        clock: returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began: tuple[float, int] | None = None
+
+    def note(self, done: int, total: int) -> str:
+        """Return the counts, and the rate since the first call: what was done before is not fast.
+
+        Args:
+            done: things that are done.
+            total: all things.
+        """
+        now = self._clock()
+        if self._began is None:
+            self._began = now, done
+        seconds, made = now - self._began[0], done - self._began[1]
+        counts = f"{done:,} of {total:,}"
+        if made <= 0 or seconds <= 0:
+            return counts
+        rate = made / seconds
+        return f"{counts}, {rate:,.0f} a second, about {_minutes((total - done) / rate)} left"
 
 
 class TrialProgress:

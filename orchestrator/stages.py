@@ -213,19 +213,21 @@ def images_of(
     return table, images, key
 
 
+def private_and_lent(
+    spec: ExperimentSpec, store: Store, selection: Selection, progress: Progress
+) -> list[tuple[pa.Table, Image8, str]]:
+    """Return the private images and, with targets, the lent ones: table, mapped images, key."""
+    parts = [images_of(spec, store, selection.split("train", "test"), "private", progress)]
+    if selection.targets:
+        parts.append(images_of(spec, store, selection.split("surrogate"), "lent", progress))
+    return parts
+
+
 def prepare_world(
     spec: ExperimentSpec, store: Store, selection: Selection, progress: Progress
 ) -> World:
     """Return what all trials share: the private data and the lent surrogate images, decoded."""
-    rows, images, digest = images_of(
-        spec, store, selection.split("train", "test"), "private", progress
-    )
-    tables, arrays, digests = [rows], [images], [digest]
-    if selection.targets:
-        lent = images_of(spec, store, selection.split("surrogate"), "lent", progress)
-        tables.append(lent[0])
-        arrays.append(lent[1])
-        digests.append(lent[2])
+    tables, arrays, digests = zip(*private_and_lent(spec, store, selection, progress), strict=True)
     public_key = f"{spec.seed}" if isinstance(spec.data, BuiltinData) else None
     return World(
         rows=pa.concat_tables(tables).combine_chunks(),
@@ -236,7 +238,7 @@ def prepare_world(
         ),
         num_classes=selection.num_classes,
         seed=spec.seed,
-        digest=fingerprint([digests, [_cast(target) for target in selection.targets]]),
+        digest=fingerprint([list(digests), [_cast(target) for target in selection.targets]]),
     )
 
 

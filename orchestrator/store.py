@@ -129,12 +129,24 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         DiskFullError: no space is left.
         StoreError: the file cannot be written.
     """
+    with atomic_file(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that appears under its name when the block ends well, and else not at all.
+
+    Raises:
+        DiskFullError: no space is left.
+        StoreError: the file cannot be written.
+    """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             with open(partial, "wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)

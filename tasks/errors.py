@@ -16,7 +16,8 @@ DcdctlError                     exit code 1
 │   ├── DiskFullError               no space is left
 │   └── UnfinishedRunError          the run exists and is not finished: resume it or start afresh
 ├── ClusterError                7   Ray cannot be started or reached
-└── FailedTrialsError           8   the sweep ended, and at least one trial failed
+├── FailedTrialsError           8   the sweep ended, and at least one trial failed
+└── AlteredDataError            9   a written data set is not what its recipe says
 
 A sentence says what is wrong, which value, and what to do. `assert` is for what only a bug could
 break. The command line prints the sentence and exits with the code; Ctrl-C exits with 130.
@@ -109,3 +110,9 @@ class FailedTrialsError(DcdctlError):
     """The sweep ended, and at least one trial failed."""
 
     exit_code = 8
+
+
+class AlteredDataError(DcdctlError):
+    """A written data set is not what its recipe says."""
+
+    exit_code = 9

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augment.dcd import apply_recipes
+from augment.dcd import apply_recipes, apply_recipes_8bit, noisy_image
 
 IMAGES = np.random.default_rng(0).integers(60, 190, (9, 8, 8, 3), dtype=np.uint8)
 SIGMA = np.array([0, 0.1, 0.003, 0, 0.2, 1, 0.05, 0.01, 0], np.float32)
@@ -42,3 +42,43 @@ def test_pixels_stay_in_the_unit_range_and_the_source_is_untouched() -> None:
     assert out.min() == 0
     assert out.max() == 1
     assert np.array_equal(IMAGES, before)
+
+
+@given(
+    st.lists(st.floats(0, 1, width=32), min_size=1, max_size=6),
+    st.integers(0, 2**64 - 7),
+    st.integers(0, 2**32 - 1),
+)
+def test_the_fast_path_to_8_bits_is_the_rounded_float_path(
+    sigmas: list[float], first_seed: int, pixels: int
+) -> None:
+    count = len(sigmas)
+    images = np.random.default_rng(pixels).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+    sigma = np.array(sigmas, np.float32)
+    seed = np.arange(count, dtype=np.uint64) + np.uint64(first_seed)
+    expected = np.rint(apply_recipes(images, sigma, seed) * 255).astype(np.uint8)
+    assert np.array_equal(apply_recipes_8bit(images, sigma, seed), expected)
+    down = np.arange(count) % 2 == 0
+    truncated = np.rint(apply_recipes(images, sigma, seed, down) * 255).astype(np.uint8)
+    assert np.array_equal(apply_recipes_8bit(images, sigma, seed, down), truncated)
+    assert np.array_equal(truncated[~down], expected[~down])
+    lower = expected[down].astype(int) - truncated[down]
+    assert set(lower.ravel().tolist()) <= {0, 1}
+    assert np.array_equal(noisy_image(images[0], sigmas[0], first_seed), expected[0])
+
+
+def test_every_level_rounds_alike() -> None:
+    images = np.broadcast_to(np.arange(256, dtype=np.uint8), (256, 256)).reshape(1, 256, 256, 1)
+    images = np.repeat(images, 3, axis=3)
+    for sigma in (0.003, 8 / 255, 0.5):
+        s, k = np.array([sigma], np.float32), np.array([9], np.uint64)
+        expected = np.rint(apply_recipes(images, s, k) * 255).astype(np.uint8)
+        assert np.array_equal(apply_recipes_8bit(images, s, k), expected)
+
+
+def test_the_source_stays_as_it_is_on_the_fast_path() -> None:
+    before = IMAGES.copy()
+    out = apply_recipes_8bit(IMAGES, SIGMA, SEED)
+    assert np.array_equal(IMAGES, before)
+    assert np.array_equal(out[SIGMA == 0], IMAGES[SIGMA == 0])
+    assert not np.shares_memory(out, IMAGES)

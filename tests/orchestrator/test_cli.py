@@ -189,6 +189,15 @@ def test_a_step_calls_one_function_and_draws_its_outcome(fake: Fake, line: str) 
     assert result.stdout.endswith("drawn\n")
 
 
+def test_augment_hands_over_how_the_images_are_written(fake: Fake) -> None:
+    run("augment", "--out", "o", "--format", "webdataset", "--codec", "jpeg:90")
+    run("augment", "--out", "o", "--recipes-only", "--samples-per-shard", "9")
+    first, second = fake.calls
+    assert "webdataset" in first.args
+    assert (first.codec, first.samples_per_shard, first.recipes_only) == ("jpeg:90", None, False)
+    assert (second.codec, second.samples_per_shard, second.recipes_only) == (None, 9, True)
+
+
 @pytest.mark.parametrize("line", ["sweep", *STEPS])
 def test_json_has_stdout_to_itself(fake: Fake, line: str) -> None:
     result = run(*line.split(), "--json")

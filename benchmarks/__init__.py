@@ -1,0 +1,1 @@
+"""Figures of docs/benchmarks.md; each script says how it is run."""
