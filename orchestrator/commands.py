@@ -139,7 +139,7 @@ def _rows_in_order(selection: Selection) -> pa.Table:
 
     Images that turn out to be unreadable are still among them.
     """
-    from tasks.datasets.folder import ROW_ORDER
+    from tasks.datasets.selection import ROW_ORDER
 
     parts = [selection.split(*names) for names in (("train", "test"), ("surrogate",))]
     return pa.concat_tables([part.sort_by(ROW_ORDER) for part in parts]).combine_chunks()

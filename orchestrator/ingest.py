@@ -23,12 +23,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.block_stream import Batch, cut, map_blocks
 from orchestrator.store import disk_errors, write_atomic
-from tasks.datasets.decode import UnreadableImage, decode, read_source
-from tasks.datasets.folder import ROW_ORDER, source_path
+from tasks.datasets.decode import UnreadableImage, decode
+from tasks.datasets.selection import ROW_ORDER
+from tasks.datasets.sources import read_source, source_name, take_apart
 from tasks.datasets.spec import BuiltinData, FolderData
 from tasks.errors import DataError, QuarantineError, StoreError, TargetClassError
 from tasks.spec import fingerprint
@@ -171,7 +173,13 @@ def _fill(
     """Write every row's pixels to its place, and return its reason, "" where it can be read."""
     reasons = np.full(len(images), "", dtype="U32")
     content = np.zeros(len(images), dtype=np.uint64)
-    task = pa.table({"position": np.arange(len(images)), "source": rows["source"]})
+    task = pa.table(
+        {
+            "position": np.arange(len(images)),
+            "source": rows["source"],
+            "public": pc.equal(rows["split"], "public"),
+        }
+    )
     done = 0
     for batch in map_blocks(cut(task, rows_per_block), partial(_pixels_of, data=data, seed=seed)):
         images[batch["position"]] = batch["pixels"]
@@ -208,6 +216,7 @@ def _pixels_of(block: pa.Table, *, data: BuiltinData | FolderData, seed: int) ->
     sources = block["source"].to_pylist()
     reasons = [""] * len(sources)
     content = np.zeros(len(sources), dtype=np.uint64)
+    public = block["public"].to_numpy()
     from tasks.datasets.builtin import BUILTIN, render_rows
 
     if isinstance(data, BuiltinData):
@@ -220,7 +229,9 @@ def _pixels_of(block: pa.Table, *, data: BuiltinData | FolderData, seed: int) ->
             if source.startswith(BUILTIN):
                 continue
             try:
-                pixels[i] = decode(read_source(source), data.image_size, data.crop)
+                crop = data.public_from.crop if public[i] and data.public_from else data.crop
+                box = take_apart(source).box
+                pixels[i] = decode(read_source(source), data.image_size, crop, box)
             except UnreadableImage as verdict:
                 reasons[i] = verdict.reason
             else:
@@ -246,8 +257,7 @@ def _judge(
     n, total = listed.num_rows, rows.num_rows
     see = f"all are listed in {out / _QUARANTINE}"
     if n > data.max_quarantine_fraction * total:
-        file = source_path(listed["source"][0].as_py())
-        first = file.relative_to(data.root.expanduser().absolute())
+        first = source_name(listed["source"][0].as_py()).removeprefix(f"{data.root}/")
         raise QuarantineError(
             f"{n} of {total} images ({n / total:.1%}) cannot be used, and "
             f"data.max_quarantine_fraction allows {data.max_quarantine_fraction:.1%}; the first is "

@@ -18,7 +18,10 @@ def public_settings(spec: ExperimentSpec) -> dict[str, Any]:
     if data["kind"] == "folder":
         data["root"] = "(not shown)"
         for group in ("private", "surrogates", "public"):
-            data[group] = f"{len(data[group])} classes"
+            if isinstance(data[group], list):
+                data[group] = f"{len(data[group])} classes"
+        if data["public_from"] is not None:
+            data["public_from"]["root"] = "(not shown)"
     if isinstance(protect["targets"], list):
         protect["targets"] = len(protect["targets"])
     if isinstance(protect["surrogates"], dict):

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from clusters.embedded import embedded_ray
 from orchestrator.spec import ExperimentSpec
-from orchestrator.store import Store, stage
+from orchestrator.store import Store, stage, write_atomic
 from orchestrator.trial import World, fit_here
 from tasks.datasets.spec import BuiltinData, FolderData
 from tasks.errors import MissingDataError
@@ -63,9 +63,49 @@ def list_rows(spec: ExperimentSpec) -> pa.Table:
         from tasks.datasets.builtin import builtin_rows
 
         return builtin_rows(spec.data, spec.seed)
-    from tasks.datasets.folder import folder_rows
+    from tasks.datasets.folder import choose_rows, list_folder, list_public
 
-    return folder_rows(spec.data, spec.seed)
+    data = spec.data
+    listing = _kept_listing(spec, "data", data.root, lambda: list_folder(data))
+    others = None
+    if (source := data.public_from) is not None:
+        others = _kept_listing(spec, "public", source.root, lambda: list_public(source))
+    return choose_rows(data, spec.seed, listing, others)
+
+
+def _kept_listing(
+    spec: ExperimentSpec, name: str, root: str, make_listing: Callable[[], pa.Table]
+) -> pa.Table:
+    """List a data set once: the listing is kept until the folder's or the archive's stamp changes.
+
+    Nothing tells cheaply that an object store has changed: there it is kept until it is deleted.
+    """
+    import pyarrow.parquet as pq
+
+    from tasks.datasets.places import open_place
+
+    data = spec.data
+    assert not isinstance(data, BuiltinData)
+    wanted = data.model_dump(mode="json", include={"layout", "root", "crop", "public_from"})
+    named = [data.private, data.surrogates, data.public] if data.layout == "imagefolder" else []
+    key = fingerprint([name, wanted, named, open_place(root).stamp()])
+    folder = Store(spec.storage).artifact("listing", key)
+
+    def make(out: Path) -> dict[str, object]:
+        table = make_listing()
+        write_atomic(out / "listing.parquet", _parquet(table))
+        return {"rows": table.num_rows}
+
+    stage(folder, make)
+    return pq.read_table(folder / "listing.parquet", partitioning=None)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def pooled_rows(spec: ExperimentSpec) -> pa.Table:
@@ -389,9 +429,9 @@ def _listing(spec: ExperimentSpec, rows: pa.Table) -> str:
     """Return a hash of which rows there are and, for files, of their sizes and times."""
     parts: list[object] = [rows["row_id"].to_pylist(), rows["split"].to_pylist()]
     if isinstance(spec.data, FolderData):
-        from tasks.datasets.folder import file_stamps
+        from tasks.datasets.sources import file_stamps
 
-        parts.append(file_stamps(rows))
+        parts.append(file_stamps(rows["source"].to_pylist()))
     if isinstance(spec.data, BuiltinData) or spec.protect.surrogate_pool == "builtin":
         from tasks.datasets.faces import FACE_VERSION
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from orchestrator.cli import app
 from orchestrator.ingest import TWO_NAMES
 from orchestrator.store import Store
-from tasks.datasets.folder import source_path
+from tasks.datasets.sources import source_path
 from tests.tasks.test_decode import BAD, ODD
 
 pytestmark = pytest.mark.usefixtures("ray")
@@ -72,7 +72,7 @@ def replace(config: Path, name: str, content: bytes) -> Path:
 
 def test_a_missing_folder(config: Path) -> None:
     shutil.rmtree(config.parent / "faces")
-    assert "does not exist; name the folder of the classes" in fails(config, 3)
+    assert "does not exist; name the folder of the images" in fails(config, 3)
 
 
 def test_a_missing_class(config: Path) -> None:

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks.datasets.decode import UnreadableImage, decode, read_source
+from tasks.datasets.decode import UnreadableImage, decode
+from tasks.datasets.sources import read_source
 from tasks.types import Image8
 
 SIZE = 16
@@ -278,7 +279,7 @@ def test_a_file_is_read_by_its_uri_or_refused(
         read_source(tmp_path.as_uri())
     with pytest.raises(UnreadableImage, match="^file is gone$"):
         read_source((tmp_path / "none.jpg").as_uri())
-    monkeypatch.setattr("tasks.datasets.decode.MAX_BYTES", len(JPEG) - 1)
+    monkeypatch.setattr("tasks.datasets.sources.MAX_BYTES", len(JPEG) - 1)
     with pytest.raises(UnreadableImage, match="^file too large$"):
         read_source(photo.as_uri())
 
