@@ -65,8 +65,11 @@ class SweepSpec(Spec):
     """The search over the levers."""
 
     trials: int = Field(6, ge=1, description="DCD trials; the control comes on top.")
-    search: Literal["optuna", "grid"] = Field(
-        "optuna", description="optuna: multi-objective. grid: all combinations of lists."
+    search: Literal["optuna", "grid", "ablation"] = Field(
+        "optuna",
+        description="optuna: multi-objective. grid: all combinations of lists. ablation: the "
+        "experiment's own recipe, the same without each of its steps, and what one person can do "
+        "alone; the space is not used.",
     )
     lookahead: int = Field(
         4,
@@ -143,7 +146,8 @@ class ExperimentSpec(Spec):
             mode="json", exclude={"name", "storage", "compute", "tracking", "dcd", "sweep"}
         )
         part["search"] = self.sweep.model_dump(mode="json", exclude={"trials", "goal"})
+        searched = set(type(self.sweep.space).model_fields)
         part["dcd"] = self.dcd.model_dump(
-            mode="json", exclude=set(type(self.sweep.space).model_fields)
+            mode="json", exclude=set() if self.sweep.search == "ablation" else searched
         )
         return fingerprint(part)

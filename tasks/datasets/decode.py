@@ -26,6 +26,9 @@ MAX_PIXELS = 2**26
 # What the file holds counts, not its name. A closed list: PIL would hand PostScript to a program.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
 
+_HEIC = frozenset((b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"))
+"""What telephones write; Pillow does not read it. Told apart, since converting it helps."""
+
 MAX_BYTES = 2**28
 """A larger file is refused before it is read: no photograph has 256 MB, but a film may."""
 
@@ -34,6 +37,8 @@ _DRAFT = 2  # a JPEG may be decoded smaller, down to this many times the size th
 Reason = Literal[
     "empty file",
     "not an image",
+    "HEIC, not supported",
+    "git LFS pointer, not fetched",
     "too many pixels",
     "animated or multi-page",
     "truncated",
@@ -118,6 +123,10 @@ def decode_upright(data: bytes, draft: int) -> Image.Image:
     """
     if not data:
         raise UnreadableImage("empty file")
+    if data[4:12] in _HEIC:
+        raise UnreadableImage("HEIC, not supported")
+    if data.startswith(b"version https://git-lfs"):
+        raise UnreadableImage("git LFS pointer, not fetched")
     with _verdicts(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         return _upright(image, draft)
 

@@ -26,6 +26,8 @@ from tasks.types import ROW_SCHEMA, Split
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
+    # Not read, but told of: a folder of a telephone's photos must not look empty.
+    + (".heic", ".heif")
 )
 
 ROW_ORDER = [("split", "ascending"), ("label", "ascending"), ("row_id", "ascending")]

@@ -80,7 +80,7 @@ def test_drawn_faces_lend_their_images_to_a_folder(config: Path, tmp_path: Path)
     changes = [word for change in DRAWN for word in ("--set", change)]
     planned = json.loads(run("plan", config, "--json", *changes))
     assert planned["counts"]["surrogate"] > 0
-    run("augment", config, "--out", tmp_path / "out", *changes)
+    run("augment", config, "--out", tmp_path / "out", "--codec", "png", *changes)
     recipe = pq.read_table(tmp_path / "out" / "private" / "recipe.parquet").to_pandas()
     shards = (tmp_path / "out" / "public").glob("part-*.parquet")
     images = pa.concat_tables([pq.read_table(shard) for shard in shards]).to_pandas()
