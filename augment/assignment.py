@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from augment.leaves import Leaves, Vectors, make_leaves
+from augment.leaves import Leaves, Vectors, Whole, make_leaves
 from tasks.draws import U64, Draws, keyed_bits
 from tasks.errors import SurrogateError
 
@@ -33,8 +33,6 @@ EXACT = float(2**24)
 """Up to here float32 holds every integer."""
 
 _CHUNK = 512  # targets whose bounds are computed at once
-
-Wishes = npt.NDArray[np.float32] | npt.NDArray[np.int16]
 
 Positions = npt.NDArray[np.int64]
 
@@ -77,13 +75,12 @@ class Seats:
         )
 
 
-def assign(wishes: Wishes, offers: Vectors, keys: U64, seats: Seats, seed: int) -> Positions:
+def assign(wishes: Whole, offers: Whole, keys: U64, seats: Seats, seed: int) -> Positions:
     """Give each target its surrogates out of the pool.
 
     Args:
-        wishes: (targets, d), integers in float32 or int16, in the order in which targets are
-            served.
-        offers: (pool, d) float32, integers; no |wish| @ |offer| may exceed 2**24.
+        wishes: (targets, d), integers, in the order in which targets are served.
+        offers: (pool, d), integers; no |wish| @ |offer| may exceed 2**24.
         keys: of each target's own draws, (targets,).
         seats: surrogates for a target, targets for a surrogate.
         seed: of the experiment; decides which of many equal identities come first.
@@ -108,6 +105,7 @@ def assign(wishes: Wishes, offers: Vectors, keys: U64, seats: Seats, seed: int) 
         row = 0
         while row < len(wishes):
             if 2 * pool.left <= len(leaves.ids) and pool.left:
+                del leaves
                 leaves = pool.leaves(spread)  # smaller boxes and full leaves again
             part = wishes[row : row + _CHUNK].astype(np.float32)
             bounds = leaves.bounds(part)
@@ -130,7 +128,7 @@ class _Pool:
     free identities are members[first[u]:last[u]], and the first WINDOW of them can be drawn.
     """
 
-    def __init__(self, offers: Vectors, seats: Seats, draws: Draws) -> None:
+    def __init__(self, offers: Whole, seats: Seats, draws: Draws) -> None:
         count = len(offers)
         self.seats = seats
         self.unit_of, example = distinct_rows(offers)
@@ -139,8 +137,8 @@ class _Pool:
         order = draws.bits(np.arange(count))[:, 0]
         self.members = np.lexsort((order, self.unit_of))
         ends = np.cumsum(np.bincount(self.unit_of, minlength=len(example)))
-        self.last = ends.tolist()
-        self.first = [0, *ends[:-1].tolist()]
+        self.last = ends
+        self.first = np.append(0, ends[:-1])
         self.load = np.zeros(count, dtype=np.int32)
         self.left = len(example)
         """Units with a free seat."""
@@ -148,7 +146,7 @@ class _Pool:
 
     def leaves(self, spread: npt.NDArray[np.float64]) -> Leaves:
         """Put the units that have a free seat into leaves."""
-        free = np.flatnonzero(np.array(self.first) < np.array(self.last))
+        free = np.flatnonzero(self.first < self.last)
         rows = self.rows_of_units[free]
         made = make_leaves(self.offers, rows, spread)
         unit = np.empty(len(self.offers), dtype=np.int64)
@@ -242,14 +240,14 @@ def _swap(chosen: Positions, row: int, slot: int, pool: _Pool) -> tuple[int, int
     raise AssertionError("a pool with enough seats serves everyone")
 
 
-def distinct_rows(vectors: Vectors) -> tuple[Positions, Positions]:
+def distinct_rows(vectors: Whole) -> tuple[Positions, Positions]:
     """Number the different rows of an array.
 
     Returns:
         The number of each row, (n,), and for each number a row that has it.
     """
     code = np.zeros(len(vectors), dtype=np.uint64)
-    step = max(1, (1 << 22) // max(vectors.shape[1], 1))
+    step = max(1, (1 << 20) // max(vectors.shape[1], 1))
     factors = Draws(0, ("columns",)).bits(np.arange(vectors.shape[1]))[:, 0] | np.uint64(1)
     for start in range(0, len(vectors), step):
         part = vectors[start : start + step].astype(np.int64).astype(np.uint64)

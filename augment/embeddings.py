@@ -16,12 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from augment.assignment import Positions, Wishes
-from augment.leaves import Vectors
+from augment.assignment import Positions
+from augment.leaves import Vectors, Whole
 from tasks.errors import MissingDataError, SurrogateError
 
 LONGEST = 2.0**11
 """Length that the longest vector is scaled to: three times its square stays below 2**24."""
+
+_DIGIT = 1 << 11
 
 _ROWS = 1 << 14  # copied at once
 
@@ -127,11 +129,12 @@ def _read_npy(path: Path) -> tuple[pa.Array, Vectors]:
 
 def distant_arrays(
     embedding: Embedding, targets: Positions, pool: Positions
-) -> tuple[Wishes, Vectors]:
+) -> tuple[Whole, Whole]:
     """Return wishes and offers whose product grows with the distance, for `assign`.
 
     Vectors are moved to the middle of the pool, scaled by a power of two and rounded to integers;
-    the score is |offer|**2 - 2 wish @ offer, the squared distance but for the target's own square.
+    the score is |p|**2 - 2 t @ p, the squared distance but for the target's own square. The square
+    of p is stored in two digits, so that everything fits into 16 bits.
 
     Args:
         embedding: the vectors.
@@ -155,15 +158,17 @@ def distant_arrays(
     origin = np.rint(middle * scale)
 
     width = vectors.shape[1]
-    wishes = np.ones((len(targets), width + 1), dtype=np.int16)  # at most 2 * LONGEST
-    offers = np.empty((len(pool), width + 1), dtype=np.float32)
+    wishes = np.ones((len(targets), width + 2), dtype=np.int16)  # 2 * LONGEST at most
+    wishes[:, -2] = _DIGIT
     for start, part in zip(range(0, len(targets), _ROWS), _parts(targets), strict=True):
         whole = np.rint(vectors[part] * np.float64(scale)) - origin
-        wishes[start : start + _ROWS, :-1] = -2 * whole
+        wishes[start : start + _ROWS, :width] = -2 * whole
+    offers = np.empty((len(pool), width + 2), dtype=np.int16)
     for start, part in zip(range(0, len(pool), _ROWS), _parts(pool), strict=True):
         whole = np.rint(vectors[part] * np.float64(scale)) - origin
-        offers[start : start + _ROWS, :-1] = whole
-        offers[start : start + _ROWS, -1] = (whole**2).sum(axis=1)
+        here = offers[start : start + _ROWS]
+        here[:, :width] = whole
+        here[:, -2], here[:, -1] = np.divmod((whole**2).sum(axis=1), _DIGIT)
     return wishes, offers
 
 

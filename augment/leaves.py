@@ -19,6 +19,9 @@ _ROWS = 1 << 14  # copied at once
 
 Vectors = npt.NDArray[np.float32]
 
+Whole = npt.NDArray[np.float32] | npt.NDArray[np.int16]
+"""Integers, in whichever of the two is smaller and holds them."""
+
 
 @dataclass
 class Leaves:
@@ -55,12 +58,12 @@ class Leaves:
 
 
 def make_leaves(
-    vectors: Vectors, ids: npt.NDArray[np.int64], spread: npt.NDArray[np.float64]
+    vectors: Whole, ids: npt.NDArray[np.int64], spread: npt.NDArray[np.float64]
 ) -> Leaves:
     """Cut vectors at the median of the column that moves the products most, until leaves are small.
 
     Args:
-        vectors: (n, d), integers in float32; `ids` picks the rows to use.
+        vectors: (n, d), integers; `ids` picks the rows to use.
         ids: rows of `vectors`.
         spread: mean square of each column of the wishes, (d,).
     """
@@ -78,13 +81,15 @@ def make_leaves(
     sizes = np.array([len(part) for part in done])
     ends = np.cumsum(sizes)
     rows = np.concatenate(done)
-    ordered = vectors[rows]
+    ordered = np.empty((len(rows), vectors.shape[1]), dtype=np.float32)
+    for start in range(0, len(rows), _ROWS):
+        ordered[start : start + _ROWS] = vectors[rows[start : start + _ROWS]]
     low = np.minimum.reduceat(ordered, ends - sizes, axis=0)
     high = np.maximum.reduceat(ordered, ends - sizes, axis=0)
     return Leaves(ordered, rows, (ends - sizes).tolist(), ends.tolist(), low, high)
 
 
-def _variances(vectors: Vectors, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def _variances(vectors: Whole, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Return the variance of each column; sums of integers in float64 are exact everywhere."""
     total = np.zeros(vectors.shape[1])
     square = np.zeros(vectors.shape[1])

@@ -101,13 +101,13 @@ def assign_surrogates(
         seats.check(len(targets), len(pool))
         if surrogates == "typical-opposite" and typicality is not None:
             pool = _most_typical(pool, typicality, seats.least_pool(len(targets)))
-        order = sorted(range(len(targets)), key=targets.__getitem__)
-        served = [targets[at] for at in order]
+        order = np.array(sorted(range(len(targets)), key=targets.__getitem__), dtype=np.int64)
+        served = [targets[at] for at in order.tolist()]
         if surrogates == "embedding-distant":
             assert embedding is not None
-            wishes, offers = distant_arrays(
-                embedding, embedding.of(served, "targets"), embedding.of(pool, "of the pool")
-            )
+            at = embedding.of(served, "targets"), embedding.of(pool, "of the pool")
+            pa.default_memory_pool().release_unused()  # a fleet's tables of names
+            wishes, offers = distant_arrays(embedding, *at)
         else:
             flags, names = attribute_flags(rows, [*served, *pool])
             wishes, offers = opposite_arrays(
@@ -115,11 +115,8 @@ def assign_surrogates(
             )
         keys = np.array([Draws(seed, ("surrogate", name)).key for name in served], np.uint64)
         found = assign(wishes, offers, keys, seats, seed)
-        del wishes, offers, served  # a fleet's arrays; its classes come next
-        chosen = [
-            tuple(pool[at] for at in row)
-            for row in found[np.argsort(np.array(order, np.int64))].tolist()
-        ]
+        del wishes, offers, served  # make room for the target classes
+        chosen = [tuple(pool[at] for at in row) for row in found[np.argsort(order)].tolist()]
     else:
         private = _identities(rows, "train")
         chosen = listed_surrogates(targets, surrogates, pool, private, seats.per_target)

@@ -137,9 +137,9 @@ def measure(
     seen = rng.choice(targets, min(sample, targets), replace=False)
     if embedding is not None:
         offered = np.arange(targets, targets + pool)
-        thin, offers = distant_arrays(embedding, seen, offered)
-        wishes = thin.astype(np.float32)
-        base = (wishes[:, :-1].astype(np.float64) ** 2).sum(axis=1) / 4  # the target's own square
+        thin, small = distant_arrays(embedding, seen, offered)
+        wishes, offers = thin.astype(np.float32), small.astype(np.float32)
+        base = (wishes[:, :-2].astype(np.float64) ** 2).sum(axis=1) / 4  # the target's own square
     else:
         flags, names = attribute_flags(rows, [*(wanted[i] for i in seen), *names_of("p", pool)])
         wishes, offers = opposite_arrays(flags[: len(seen)], flags[len(seen) :], names, rule)

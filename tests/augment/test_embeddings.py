@@ -67,8 +67,8 @@ def test_products_order_by_distance_and_float32_holds_them(vectors: list[list[fl
     wishes, offers = distant_arrays(found, rows, rows)
     assert np.array_equal(wishes, np.rint(wishes))
     assert (np.abs(wishes).astype(float) @ np.abs(offers).T.astype(float)).max() < 2**24
-    squares = (wishes[:, :-1].astype(float) ** 2).sum(axis=1) / 4
-    distance = np.sqrt(np.maximum(wishes @ offers.T + squares[:, None], 0))
+    squares = (wishes[:, :-2].astype(float) ** 2).sum(axis=1) / 4
+    distance = np.sqrt(np.maximum(wishes.astype(float) @ offers.T + squares[:, None], 0))
     true = np.linalg.norm(whole[:, None].astype(float) - whole[None], axis=2)
     unit = distance.max() / true.max() if true.max() else 0.0
     # Rounded to a grid of at least 1 in 1024 of the longest vector, in 3 columns.
