@@ -91,7 +91,7 @@ def ours(work: Work, format_: Format, codec: Codec) -> None:
             sigma, seed = (np.concatenate(x) for x in zip(*map(work.recipes, here), strict=True))
             ids = [f"{start:08x}{i:08x}" for i in range(len(sources))]
             noisy = apply_recipes_8bit(sources, sigma, seed)
-            yield Samples(ids, [0] * len(ids), noisy, sources)
+            yield Samples(ids, [0] * len(ids), noisy, sources, sigma > 0)
 
     writer.write(0, parts())
 

@@ -223,10 +223,10 @@ def _parts(block: pa.Table, images: ImageFiles) -> Iterator[Samples]:
     for start in range(0, block.num_rows, step):
         part = block.slice(start, step)
         sources = images.take(part["source_row"].to_numpy())
-        how = (part[name].to_numpy() for name in ("sigma", "seed", "truncate"))
-        pixels = apply_recipes_8bit(sources, *how)
+        sigma, seed = part["sigma"].to_numpy(), part["seed"].to_numpy()
+        pixels = apply_recipes_8bit(sources, sigma, seed, part["truncate"].to_numpy())
         ids, labels = part["sample_id"].to_pylist(), part["label"].to_pylist()
-        yield Samples(ids, labels, pixels, sources)
+        yield Samples(ids, labels, pixels, sources, sigma > 0)
 
 
 def _is_complete(writer: ShardWriter, shard: int, samples: pa.Table) -> bool:

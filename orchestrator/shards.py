@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -56,12 +57,21 @@ _BLOCK, _RECORD = 512, 10240  # bytes: a tar is padded to whole ones
 
 @dataclass(frozen=True)
 class Samples:
-    """Some samples of a shard: ids (n,), labels (n,), images and their sources (n, h, w, 3)."""
+    """Some samples of a shard.
+
+    Attributes:
+        ids: (n,).
+        labels: (n,).
+        images: (n, h, w, 3).
+        sources: what they were made from, (n, h, w, 3).
+        noisy: which images are not their sources, (n,).
+    """
 
     ids: list[str]
     labels: list[int]
     images: Image8
     sources: Image8
+    noisy: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -160,7 +170,12 @@ class ShardWriter:
                 else pa.array(self.codec.encode(part.images), pa.binary())
             )
             sources = [hashlib.sha256(source.data).digest() for source in part.sources]
-            made = [hashlib.sha256(image.as_buffer()).digest() for image in images]
+            # Bare pixels without noise are their source, whose hash is known.
+            known = ~part.noisy if self.codec.name == "raw" else np.zeros(len(sources), np.bool_)
+            made = [
+                source if same else hashlib.sha256(image.as_buffer()).digest()
+                for same, source, image in zip(known, sources, images, strict=True)
+            ]
             columns = [part.ids, sources, made]
             note.append(_table(columns, NOTE_SCHEMA))
             yield _Encoded(part.ids, part.labels, images, part.images.shape[1:3], self.codec)
