@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from augment.surrogate_spec import OppositeSpec
 from tasks.spec import Spec
 
 TARGET_SIGMA = 8 / 255
@@ -137,10 +139,37 @@ class ProtectSpec(Spec):
     targets: int | tuple[str, ...] = Field(
         8, description="How many identities to protect, or their names."
     )
-    surrogates: Literal["typical-opposite", "attribute-opposite"] | dict[str, str] = Field(
+    surrogates: (
+        Literal["typical-opposite", "attribute-opposite", "embedding-distant", "listed"]
+        | dict[str, str | tuple[str, ...]]
+    ) = Field(
         "typical-opposite",
         description="attribute-opposite: whose attributes differ most. typical-opposite: the same "
-        "among people who look like many in public. Or a mapping from target to surrogate.",
+        "among people who look like many in public. embedding-distant: farthest in an embedding. "
+        "listed: see surrogate_list. Or a mapping from target to surrogate.",
+    )
+    opposite: OppositeSpec = OppositeSpec()
+    embedding: Literal["pixels"] | Path = Field(
+        "pixels",
+        description="For embedding-distant: pixels (light and colours in coarse squares), or a "
+        ".parquet or .npy file of identity and vector.",
+    )
+    surrogate_list: Path | None = Field(
+        None, description="For listed: a .csv or .parquet file of target and surrogate."
+    )
+    surrogate_pool: Literal["data", "held-out", "builtin"] = Field(
+        "data",
+        description="Who lends. data: those whom the data names. held-out: private identities "
+        "that the model then does not learn. builtin: drawn faces, nobody real.",
+    )
+    pool_identities: int = Field(
+        100, ge=1, description="Identities that are held out, or drawn beside a folder."
+    )
+    pool_images: int = Field(
+        40, ge=1, le=1_000_000, description="Images of each face that is drawn beside a folder."
+    )
+    max_targets_per_surrogate: int = Field(
+        1, ge=1, description="Targets that may share a surrogate; a list by hand may share freely."
     )
     surrogates_per_target: int = Field(
         1, ge=1, description="Surrogates of each target; they share the surrogate images evenly."
@@ -151,3 +180,9 @@ class ProtectSpec(Spec):
         description="Further outside identities under each target's label, mislabelled like the "
         "target itself, so that its mislabels do not give it away.",
     )
+
+    @model_validator(mode="after")
+    def _list_is_named(self) -> Self:
+        if (self.surrogates == "listed") != (self.surrogate_list is not None):
+            raise ValueError("surrogates=listed and surrogate_list=FILE go together; give both")
+        return self

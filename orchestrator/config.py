@@ -69,7 +69,7 @@ def outline(spec: ExperimentSpec) -> dict[str, str]:
         classes = data.identities
         source = f"{classes} built-in identities, {data.train_images} training images each"
     else:
-        classes = len(data.private)
+        classes = data.private if isinstance(data.private, int) else len(data.private)
         source = f"{classes} classes of {data.root}"
     trials = planned_trials(spec.sweep, spec.dcd)
     who = str(protected) if isinstance(protected, int) else ", ".join(protected)

@@ -140,7 +140,7 @@ def _sentence(path: Location, detail: Any, raw: Any) -> str:
             return f"unknown key {key!r}{where}{did_you_mean(key, known_keys(raw, section))}"
         case "missing":
             node = node_at(raw, path)
-            about = node.get("description", "").rstrip(".")
+            about = node.get("description", "").split(". ")[0].rstrip(".")
             meaning = f" ({about[0].lower()}{about[1:]})" if about else ""
             return f"{_dotted(path, raw)}{meaning} is missing; it must be {allowed(node)}"
         case "union_tag_not_found":

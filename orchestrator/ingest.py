@@ -23,12 +23,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.block_stream import Batch, cut, map_blocks
 from orchestrator.store import disk_errors, write_atomic
-from tasks.datasets.decode import UnreadableImage, decode, read_source
-from tasks.datasets.folder import ROW_ORDER, source_path
+from tasks.datasets.decode import UnreadableImage, decode
+from tasks.datasets.selection import ROW_ORDER
+from tasks.datasets.sources import read_source, source_name, take_apart
 from tasks.datasets.spec import BuiltinData, FolderData
 from tasks.errors import DataError, QuarantineError, StoreError, TargetClassError
 from tasks.spec import fingerprint
@@ -170,36 +172,76 @@ def _fill(
 ) -> npt.NDArray[np.str_]:
     """Write every row's pixels to its place, and return its reason, "" where it can be read."""
     reasons = np.full(len(images), "", dtype="U32")
-    task = pa.table({"position": np.arange(len(images)), "source": rows["source"]})
+    content = np.zeros(len(images), dtype=np.uint64)
+    task = pa.table(
+        {
+            "position": np.arange(len(images)),
+            "source": rows["source"],
+            "public": pc.equal(rows["split"], "public"),
+        }
+    )
     done = 0
     for batch in map_blocks(cut(task, rows_per_block), partial(_pixels_of, data=data, seed=seed)):
         images[batch["position"]] = batch["pixels"]
         reasons[batch["position"]] = batch["reason"]
+        content[batch["position"]] = batch["content"]
         done += len(batch["position"])
         if on_progress is not None:
             on_progress(done, len(images))
+    reasons[_under_two_names(rows, content)] = TWO_NAMES
     return reasons
+
+
+TWO_NAMES = "under two identities"
+"""Why an image is set aside that one data set gives to several people: nobody knows whose it is."""
+
+
+def _under_two_names(rows: pa.Table, content: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Mark the images that occur, pixel for pixel, under more than one identity.
+
+    Args:
+        rows: the row table.
+        content: hash of each row's pixels, 0 where there are none to compare.
+    """
+    whose = rows["identity"].combine_chunks().dictionary_encode().indices.to_numpy()
+    order = np.lexsort((whose, content))
+    same = content[order][1:] == content[order][:-1]
+    other = whose[order][1:] != whose[order][:-1]
+    shared = np.unique(content[order][1:][same & other])
+    return np.isin(content, shared[shared != 0])
 
 
 def _pixels_of(block: pa.Table, *, data: BuiltinData | FolderData, seed: int) -> Batch:
     """Return the pixels of a block's rows; runs on a Ray worker."""
     sources = block["source"].to_pylist()
     reasons = [""] * len(sources)
-    if isinstance(data, BuiltinData):
-        from tasks.datasets.builtin import render_rows
+    content = np.zeros(len(sources), dtype=np.uint64)
+    public = block["public"].to_numpy()
+    from tasks.datasets.builtin import BUILTIN, render_rows
 
+    if isinstance(data, BuiltinData):
         pixels = render_rows(sources, seed, data.image_size)
     else:
         pixels = np.zeros((len(sources), data.image_size, data.image_size, 3), np.uint8)
+        drawn = [i for i, source in enumerate(sources) if source.startswith(BUILTIN)]
+        pixels[drawn] = render_rows([sources[i] for i in drawn], seed, data.image_size)
         for i, source in enumerate(sources):
+            if source.startswith(BUILTIN):
+                continue
             try:
-                pixels[i] = decode(read_source(source), data.image_size, data.crop)
+                crop = data.public_from.crop if public[i] and data.public_from else data.crop
+                box = take_apart(source).box
+                pixels[i] = decode(read_source(source), data.image_size, crop, box)
             except UnreadableImage as verdict:
                 reasons[i] = verdict.reason
+            else:
+                digest = hashlib.blake2b(pixels[i].tobytes(), digest_size=8).digest()
+                content[i] = int.from_bytes(digest, "little")
     return {
         "position": block["position"].to_numpy(),
         "pixels": pixels,
         "reason": np.array(reasons),
+        "content": content,
     }
 
 
@@ -215,8 +257,7 @@ def _judge(
     n, total = listed.num_rows, rows.num_rows
     see = f"all are listed in {out / _QUARANTINE}"
     if n > data.max_quarantine_fraction * total:
-        file = source_path(listed["source"][0].as_py())
-        first = file.relative_to(data.root.expanduser().absolute())
+        first = source_name(listed["source"][0].as_py()).removeprefix(f"{data.root}/")
         raise QuarantineError(
             f"{n} of {total} images ({n / total:.1%}) cannot be used, and "
             f"data.max_quarantine_fraction allows {data.max_quarantine_fraction:.1%}; the first is "

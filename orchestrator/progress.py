@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from augment.spec import DcdSpec
 from orchestrator.records import TrialRecord
 
 
@@ -128,6 +129,9 @@ class TrialProgress:
         )
 
 
+_ALL_STEPS = "+".join(DcdSpec().steps)
+
+
 def describe(record: TrialRecord) -> str:
     """Return one line on a trial: its setting, its clean accuracy, each attack's accuracy@1."""
     name = "control" if record.defense == "none" else f"trial {record.index:>3}"
@@ -142,6 +146,8 @@ def describe(record: TrialRecord) -> str:
             f"{chosen['curvature_mislabel_fraction']:.2f}  "
             f"sigma {chosen['target_sigma']:.3f}/{chosen['surrogate_sigma']:.4f}"
         )
+        if chosen.get("steps", _ALL_STEPS) != _ALL_STEPS:
+            levers = f"only {chosen['steps']}"
     attacks = "  ".join(f"{a.name} {a.accuracy_at_1.value:.3f}" for a in record.attacks)
     return (
         f"  {name:<9} {levers:<42} accuracy {record.clean_accuracy.overall.value:.3f} "

@@ -18,11 +18,17 @@ def public_settings(spec: ExperimentSpec) -> dict[str, Any]:
     if data["kind"] == "folder":
         data["root"] = "(not shown)"
         for group in ("private", "surrogates", "public"):
-            data[group] = f"{len(data[group])} classes"
+            if isinstance(data[group], list):
+                data[group] = f"{len(data[group])} classes"
+        if data["public_from"] is not None:
+            data["public_from"]["root"] = "(not shown)"
     if isinstance(protect["targets"], list):
         protect["targets"] = len(protect["targets"])
     if isinstance(protect["surrogates"], dict):
         protect["surrogates"] = f"chosen by hand for {len(protect['surrogates'])} targets"
+    for file in ("surrogate_list", "embedding"):
+        if protect[file] not in (None, "pixels"):
+            protect[file] = "a file"
     settings["dcd"] = spec.dcd.public()
     if settings["prior"]["source"] not in ("auto", "shipped", "train"):
         settings["prior"]["source"] = "a file"

@@ -26,7 +26,23 @@ def planned_trials(sweep: SweepSpec, dcd: DcdSpec) -> int:
     Raises:
         SpecError: a grid has a range in it, or gives a setting that is not valid.
     """
+    if sweep.search == "ablation":
+        return len(ablation(dcd))
     return len(grid(sweep.space)) if sweep.search == "grid" else sweep.trials
+
+
+def ablation(dcd: DcdSpec) -> list[DcdSpec]:
+    """Return a recipe, the recipe without each of its steps, and the part for one person alone.
+
+    Alone, somebody can add a surrogate's images and noise around them under their own name; wrong
+    labels need the names of others.
+    """
+    without = [
+        dcd.model_copy(update={"steps": tuple(s for s in dcd.steps if s != left_out)})
+        for left_out in dcd.steps
+    ]
+    alone = {"steps": ("injection", "curvature"), "target_copies": 0}
+    return [dcd, *without, dcd.model_copy(update=alone)]
 
 
 def grid(space: SpaceSpec) -> list[dict[str, float]]:
@@ -63,6 +79,8 @@ def suggest(
         seed: of the experiment.
         records: finished trials; only those up to index - lookahead count.
     """
+    if sweep.search == "ablation":
+        return ablation(dcd)[index - 1]
     if sweep.search == "grid":
         return dcd.model_copy(update=grid(sweep.space)[index - 1])
     if index == 1:
@@ -79,7 +97,7 @@ def suggest(
 
 def known_enough(index: int, sweep: SweepSpec, finished: set[int]) -> bool:
     """Say whether trial `index` can be suggested: all trials that it depends on have ended."""
-    if sweep.search == "grid" or index <= STARTUP:
+    if sweep.search != "optuna" or index <= STARTUP:
         return True
     return all(i in finished for i in range(1, index - sweep.lookahead + 1))
 

@@ -126,7 +126,8 @@ def tags(node: Schema) -> list[str]:
 
 def choices(node: Schema) -> list[str]:
     """Return the words that a setting may be, such as auto and train."""
-    return [word for option in _options(node) for word in option.get("enum", ())]
+    listed = [option.get("enum", [option.get("const")]) for option in _options(node)]
+    return [word for words in listed for word in words if word is not None]
 
 
 def allowed(node: Schema) -> str:

@@ -44,7 +44,13 @@ def smoke(spec: ExperimentSpec) -> ExperimentSpec:
     targets, surrogates = spec.protect.targets, spec.protect.surrogates
     few = min(targets, TARGETS) if isinstance(targets, int) else targets[:TARGETS]
     values["protect"]["targets"] = few
-    if isinstance(targets, int) and isinstance(surrogates, str) and spec.data.kind == "builtin":
+    named = (
+        not isinstance(targets, int)
+        or not isinstance(surrogates, str)
+        or surrogates == "listed"
+        or spec.protect.surrogate_pool == "held-out"
+    )
+    if not named and spec.data.kind == "builtin":
         _cap(values["data"], IDENTITIES)  # where nobody is named, nobody can go missing
     space = values["sweep"]["space"]
     for lever, choices in space.items():

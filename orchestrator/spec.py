@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from attacks.spec import AttackSpec, MirrorBSpec, MirrorWSpec, PpaSpec, PriorSpec
 from augment.spec import DcdSpec, ProtectSpec
-from tasks.datasets.spec import BuiltinData, DataSpec
+from tasks.datasets.spec import BuiltinData, DataSpec, FolderData
 from tasks.spec import Spec, fingerprint
 from tasks.training_spec import EvaluationSpec, TrainingSpec
 
@@ -65,8 +65,11 @@ class SweepSpec(Spec):
     """The search over the levers."""
 
     trials: int = Field(6, ge=1, description="DCD trials; the control comes on top.")
-    search: Literal["optuna", "grid"] = Field(
-        "optuna", description="optuna: multi-objective. grid: all combinations of lists."
+    search: Literal["optuna", "grid", "ablation"] = Field(
+        "optuna",
+        description="optuna: multi-objective. grid: all combinations of lists. ablation: the "
+        "experiment's own recipe, the same without each of its steps, and what one person can do "
+        "alone; the space is not used.",
     )
     lookahead: int = Field(
         4,
@@ -124,6 +127,12 @@ class ExperimentSpec(Spec):
                 f"evaluation.architecture and training.architecture are both "
                 f"{self.training.architecture!r}; the evaluation classifier must be another one"
             )
+        pool_in_data = self.protect.surrogate_pool == "data"
+        if pool_in_data and isinstance(self.data, FolderData) and not self.data.surrogates:
+            raise ValueError(
+                "data.surrogates is an empty list; name classes that may lend their images, or use "
+                "protect.surrogate_pool=builtin"
+            )
         names = [attack.name for attack in self.attacks]
         for name in names:
             if names.count(name) > 1:
@@ -137,7 +146,8 @@ class ExperimentSpec(Spec):
             mode="json", exclude={"name", "storage", "compute", "tracking", "dcd", "sweep"}
         )
         part["search"] = self.sweep.model_dump(mode="json", exclude={"trials", "goal"})
+        searched = set(type(self.sweep.space).model_fields)
         part["dcd"] = self.dcd.model_dump(
-            mode="json", exclude=set(type(self.sweep.space).model_fields)
+            mode="json", exclude=set() if self.sweep.search == "ablation" else searched
         )
         return fingerprint(part)

@@ -6,17 +6,17 @@ done again, in this run or in any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from clusters.embedded import embedded_ray
 from orchestrator.spec import ExperimentSpec
-from orchestrator.store import Store, stage
+from orchestrator.store import Store, stage, write_atomic
 from orchestrator.trial import World, fit_here
 from tasks.datasets.spec import BuiltinData, FolderData
 from tasks.errors import MissingDataError
@@ -25,6 +25,7 @@ from tasks.types import Image8, TargetClass
 
 if TYPE_CHECKING:
     from attacks.prior import DecoderPrior
+    from augment.embeddings import Embedding
     from tasks.checkpoint import Checkpoint
 
 Progress = Callable[[str, int, int], None]
@@ -62,66 +63,168 @@ def list_rows(spec: ExperimentSpec) -> pa.Table:
         from tasks.datasets.builtin import builtin_rows
 
         return builtin_rows(spec.data, spec.seed)
-    from tasks.datasets.folder import folder_rows
+    from tasks.datasets.folder import choose_rows, list_folder, list_public
 
-    return folder_rows(spec.data, spec.seed)
+    data = spec.data
+    listing = _kept_listing(spec, "data", data.root, lambda: list_folder(data))
+    others = None
+    if (source := data.public_from) is not None:
+        others = _kept_listing(spec, "public", source.root, lambda: list_public(source))
+    return choose_rows(data, spec.seed, listing, others)
 
 
-def select(spec: ExperimentSpec, typicality: Mapping[str, float] | None = None) -> Selection:
-    """Choose targets and surrogates on metadata, and on the pool's typicality where it is known."""
+def _kept_listing(
+    spec: ExperimentSpec, name: str, root: str, make_listing: Callable[[], pa.Table]
+) -> pa.Table:
+    """List a data set once: the listing is kept until the folder's or the archive's stamp changes.
+
+    Nothing tells cheaply that an object store has changed: there it is kept until it is deleted.
+    """
+    import pyarrow.parquet as pq
+
+    from tasks.datasets.places import open_place
+
+    data = spec.data
+    assert not isinstance(data, BuiltinData)
+    wanted = data.model_dump(mode="json", include={"layout", "root", "crop", "public_from"})
+    named = [data.private, data.surrogates, data.public] if data.layout == "imagefolder" else []
+    key = fingerprint([name, wanted, named, open_place(root).stamp()])
+    folder = Store(spec.storage).artifact("listing", key)
+
+    def make(out: Path) -> dict[str, object]:
+        table = make_listing()
+        write_atomic(out / "listing.parquet", _parquet(table))
+        return {"rows": table.num_rows}
+
+    stage(folder, make)
+    return pq.read_table(folder / "listing.parquet", partitioning=None)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def pooled_rows(spec: ExperimentSpec) -> pa.Table:
+    """Return the row table with the pool that the experiment asks for."""
+    rows, protect = list_rows(spec), spec.protect
+    if protect.surrogate_pool == "held-out":
+        from augment.pool import hold_out
+
+        named = () if isinstance(protect.targets, int) else protect.targets
+        return hold_out(rows, protect.pool_identities, named, spec.seed)
+    if protect.surrogate_pool == "builtin" and not isinstance(spec.data, BuiltinData):
+        from augment.pool import with_pool
+        from tasks.datasets.builtin import surrogate_rows
+
+        pool = surrogate_rows(protect.pool_identities, protect.pool_images, spec.seed)
+        return with_pool(rows, pool)
+    return rows
+
+
+def select(
+    spec: ExperimentSpec,
+    typicality: Mapping[str, float] | None = None,
+    embedding: Embedding | None = None,
+) -> Selection:
+    """Choose targets and surrogates on metadata, and on what pictures say where that is known.
+
+    Where the policy asks for pictures and nobody has looked yet, who is protected is final, and by
+    whom is not: `choose` decides.
+    """
+    from augment.assignment import Seats
+    from augment.embeddings import read_embedding
     from augment.surrogate import assign_surrogates, choose_targets
+    from augment.surrogate_list import read_surrogate_list
 
-    rows = list_rows(spec)
+    protect = spec.protect
+    rows = pooled_rows(spec)
     num_classes = int(rows["label"].to_numpy().max()) + 1
-    names = choose_targets(rows, spec.protect.targets, spec.seed)
+    names = choose_targets(rows, protect.targets, spec.seed)
+    policy: Any = protect.surrogates
+    if policy == "listed":
+        assert protect.surrogate_list is not None
+        policy = read_surrogate_list(protect.surrogate_list)
+    elif policy == "embedding-distant" and isinstance(protect.embedding, Path):
+        embedding = read_embedding(protect.embedding)
+    elif policy == "embedding-distant" and embedding is None:
+        policy = "attribute-opposite"
     targets = assign_surrogates(
-        rows, names, spec.protect.surrogates, num_classes, spec.seed, typicality
+        rows,
+        names,
+        policy,
+        num_classes,
+        spec.seed,
+        typicality,
+        seats=Seats(
+            protect.surrogates_per_target + protect.decoys, protect.max_targets_per_surrogate
+        ),
+        decoys=protect.decoys,
+        opposite=protect.opposite,
+        embedding=embedding,
     )
     return Selection(rows, tuple(targets), num_classes)
 
 
 PUBLIC_SAMPLE, POOL_SAMPLE = 4000, 6
-"""Pictures looked at for typicality: of the public, and of each identity of the pool."""
+"""Pictures looked at: of the public, and of each identity of the pool (or target)."""
 
 
 def choose(spec: ExperimentSpec, store: Store, progress: Progress) -> Selection:
     """Choose targets and surrogates, looking at pictures where the policy asks for it.
 
-    Typicality is kept; where it is not there yet, Ray reads the pictures.
+    What was seen is kept; where it is not there yet, Ray reads the pictures.
     """
     selection = select(spec)
-    if spec.protect.surrogates != "typical-opposite" or not selection.targets:
+    policy = spec.protect.surrogates
+    pixels = policy == "embedding-distant" and spec.protect.embedding == "pixels"
+    if not (policy == "typical-opposite" or pixels) or not selection.targets:
         return selection
-    from augment.typicality import typicality
-    from tasks.draws import Draws
+    from augment.embeddings import read_embedding, write_embedding
+    from augment.typicality import pixel_embedding, typicality
 
-    splits = selection.rows["split"].to_numpy(zero_copy_only=False)
-    ids = selection.rows["row_id"].to_numpy()
-    identities = selection.rows["identity"].to_numpy(zero_copy_only=False)
-    rank = Draws(0, ("typicality",)).bits(ids)[:, 0]
-    order = np.argsort(rank, kind="stable")
-    public = order[splits[order] == "public"][:PUBLIC_SAMPLE]
-    pool = order[splits[order] == "surrogate"]
-    seen: dict[str, int] = {}
-    sample = []
-    for row in pool:
-        seen[identities[row]] = seen.get(identities[row], 0) + 1
-        if seen[identities[row]] <= POOL_SAMPLE:
-            sample.append(row)
-    rows = selection.rows.take(pa.array(np.sort([*public, *sample])))
+    seen = {target.identity for target in selection.targets} if pixels else set()
+    rows = _sample(selection.rows, seen)
     key = fingerprint([spec.data.model_dump(mode="json"), _listing(spec, rows)])
 
     def make(out: Path) -> dict[str, object]:
         with embedded_ray(spec.compute.cpus):
             table, images, _ = images_of(spec, store, rows, "sampled", progress)
-        split = table["split"].to_numpy(zero_copy_only=False)
+        public = table["split"].to_numpy(zero_copy_only=False) == "public"
         names = table["identity"].to_numpy(zero_copy_only=False)
-        of_pool = split == "surrogate"
-        found = typicality(images[split == "public"], images[of_pool], names[of_pool].tolist())
-        return {"typicality": found}
+        views = (images[public], images[~public], names[~public].tolist())
+        if pixels:
+            write_embedding(pixel_embedding(*views), out / "embedding.parquet")
+            return {"identities": len(set(views[2]))}
+        return {"typicality": typicality(*views)}
 
-    made = stage(store.artifact("typicality", key), make)
+    folder = store.artifact("pixels" if pixels else "typicality", key)
+    made = stage(folder, make)
+    if pixels:
+        return select(spec, embedding=read_embedding(folder / "embedding.parquet"))
     return select(spec, made["typicality"])
+
+
+def _sample(rows: pa.Table, targets: Collection[str]) -> pa.Table:
+    """Return keyed draws of the public's rows, and of each identity's of the pool and targets."""
+    from tasks.draws import Draws
+
+    splits = rows["split"].to_numpy(zero_copy_only=False)
+    identities = rows["identity"].to_numpy(zero_copy_only=False)
+    rank = Draws(0, ("typicality",)).bits(rows["row_id"].to_numpy())[:, 0]
+    order = np.argsort(rank, kind="stable")
+    public = order[splits[order] == "public"][:PUBLIC_SAMPLE]
+    shown = (splits == "surrogate") | ((splits == "train") & np.isin(identities, list(targets)))
+    seen: dict[str, int] = {}
+    sample = []
+    for row in order[shown[order]]:
+        seen[identities[row]] = seen.get(identities[row], 0) + 1
+        if seen[identities[row]] <= POOL_SAMPLE:
+            sample.append(row)
+    return rows.take(pa.array(np.sort([*public, *sample])))
 
 
 def images_of(
@@ -250,7 +353,9 @@ def evaluation_key(spec: ExperimentSpec, world: World) -> str:
     return fingerprint([spec.evaluation, world.digest, world.seed])
 
 
-def train_evaluator(spec: ExperimentSpec, world: World, folder: Path) -> Checkpoint:
+def train_evaluator(
+    spec: ExperimentSpec, world: World, folder: Path, progress: Progress | None = None
+) -> Checkpoint:
     """Train the evaluation classifier, or load it: clean data, one extra class a surrogate.
 
     Another architecture and other draws than any target classifier; nothing of it is ever shown to
@@ -261,6 +366,7 @@ def train_evaluator(spec: ExperimentSpec, world: World, folder: Path) -> Checkpo
 
     def make(out: Path) -> dict[str, object]:
         recipe = evaluation_plan(world)
+        epochs = spec.evaluation.epochs
         checkpoint = fit_here(
             world.images,
             recipe,
@@ -268,6 +374,7 @@ def train_evaluator(spec: ExperimentSpec, world: World, folder: Path) -> Checkpo
             spec.evaluation,
             # Far from the seeds of target classifiers, which are the experiment's own.
             spec.seed + 1_000_003,
+            None if progress is None else lambda epoch: progress("judge", epoch, epochs),
         )
         checkpoint.save(out)
         test = world.mask("test")
@@ -322,10 +429,10 @@ def _listing(spec: ExperimentSpec, rows: pa.Table) -> str:
     """Return a hash of which rows there are and, for files, of their sizes and times."""
     parts: list[object] = [rows["row_id"].to_pylist(), rows["split"].to_pylist()]
     if isinstance(spec.data, FolderData):
-        from tasks.datasets.folder import file_stamps
+        from tasks.datasets.sources import file_stamps
 
-        parts.append(file_stamps(rows))
-    else:
+        parts.append(file_stamps(rows["source"].to_pylist()))
+    if isinstance(spec.data, BuiltinData) or spec.protect.surrogate_pool == "builtin":
         from tasks.datasets.faces import FACE_VERSION
 
         parts += [spec.seed, FACE_VERSION]

@@ -156,12 +156,18 @@ def summarise(
 
 def apply_command(run: str, spec: ExperimentSpec, record: TrialRecord) -> str:
     """Return the command line that protects the data of a run's folder with a trial's levers."""
+    own = spec.dcd.public()
     levers = [
-        f"--set dcd.{key}={value}"
+        f"--set dcd.{key}={_typed(key, value)}"
         for key, value in record.settings.items()
-        if value != getattr(spec.dcd, key, None)
+        if value != own.get(key)
     ]
     return " ".join([f"dcdctl augment {shlex.quote(run)}", *levers, "--out protected"])
+
+
+def _typed(key: str, value: object) -> object:
+    """Return a setting as it is typed; a record holds the steps as one word."""
+    return shlex.quote(f"[{','.join(str(value).split('+'))}]") if key == "steps" else value
 
 
 def reproduce_command(run: str) -> str:

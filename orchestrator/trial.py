@@ -282,9 +282,23 @@ def plan_digest(recipe: pa.Table) -> str:
 
 
 def fit_here(
-    images: Image8, recipe: pa.Table, num_classes: int, spec: TrainingSpec, seed: int
+    images: Image8,
+    recipe: pa.Table,
+    num_classes: int,
+    spec: TrainingSpec,
+    seed: int,
+    on_epoch: Callable[[int], None] | None = None,
 ) -> Checkpoint:
-    """Train in this process, on this process's threads."""
+    """Train in this process, on this process's threads.
+
+    Args:
+        images: base images.
+        recipe: the plan to train on.
+        num_classes: outputs of the classifier.
+        spec: architecture and schedule.
+        seed: of the experiment.
+        on_epoch: called with the number of epochs done.
+    """
     from tasks.checkpoint import Checkpoint, CheckpointMeta
     from tasks.classifiers import build_model
     from tasks.device import default_device
@@ -294,7 +308,15 @@ def fit_here(
     draws = Draws(seed, ("train",))
     model = build_model(spec, num_classes, draws)
     views, labels = training_rows(images, recipe)
-    losses = fit(model, views, labels, spec, draws, device=default_device())
+    losses = fit(
+        model,
+        views,
+        labels,
+        spec,
+        draws,
+        device=default_device(),
+        on_epoch=None if on_epoch is None else lambda state: on_epoch(state.epoch),
+    )
     meta = CheckpointMeta(
         training=spec, num_classes=num_classes, image_size=images.shape[1], losses=tuple(losses)
     )

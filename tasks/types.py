@@ -44,7 +44,7 @@ ROW_SCHEMA = pa.schema(
 """A row of a data set, without pixels (`RowTable`). Row i of the table is row i of `images`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Lender:
     """An outside identity whose images borrow a target's label."""
 
@@ -53,7 +53,7 @@ class Lender:
     """The evaluation classifier's extra class for it, num_classes or above."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TargetClass:
     """An identity under protection, and whose images borrow its label.
 

@@ -27,6 +27,9 @@ PUBLIC_SEED = 0
 TEST_FIRST = 1_000_000
 """Number of an identity's first test image: more training images make no test image another."""
 
+BUILTIN = "builtin:"
+"""How the source of every drawn face begins."""
+
 _SOURCE = re.compile(r"builtin:(private|surrogate|public)/(\d{1,9})/(\d{1,7})")
 _POPULATION_BIT = 56  # row_id: population, 32 bits of identity, 24 bits of image
 
@@ -52,6 +55,14 @@ def builtin_rows(spec: BuiltinData, seed: int) -> pa.Table:
         _rows(seed, "public", "public", spec.public_identities, spec.public_images),
     ]
     return pa.concat_tables(tables)
+
+
+def surrogate_rows(identities: int, images: int, seed: int) -> pa.Table:
+    """List drawn faces as a pool of surrogates, for data of another kind; nobody real lends then.
+
+    They are the same as those of the built-in data set with this seed.
+    """
+    return _rows(seed, "surrogate", "surrogate", identities, images)
 
 
 def render_rows(sources: Sequence[str], seed: int, size: int) -> Image8:

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from tasks.datasets.folder import source_path
+from tasks.datasets.spec import Crop, CropSpec
 from tasks.types import Image8
 
 MAX_PIXELS = 2**26
@@ -25,6 +25,9 @@ MAX_PIXELS = 2**26
 
 # What the file holds counts, not its name. A closed list: PIL would hand PostScript to a program.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
+
+_HEIC = frozenset((b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"))
+"""What telephones write; Pillow does not read it. Told apart, since converting it helps."""
 
 MAX_BYTES = 2**28
 """A larger file is refused before it is read: no photograph has 256 MB, but a film may."""
@@ -34,6 +37,8 @@ _DRAFT = 2  # a JPEG may be decoded smaller, down to this many times the size th
 Reason = Literal[
     "empty file",
     "not an image",
+    "HEIC, not supported",
+    "git LFS pointer, not fetched",
     "too many pixels",
     "animated or multi-page",
     "truncated",
@@ -55,36 +60,18 @@ class UnreadableImage(Exception):  # noqa: N818  (a verdict about a file, counte
         self.reason: Reason = reason
 
 
-def read_source(source: str) -> bytes:
-    """Return the bytes of the file that a row's `source` names.
-
-    Args:
-        source: a file URI, as `folder_rows` writes it; object stores would be opened here.
-
-    Raises:
-        UnreadableImage: with the reason.
-    """
-    try:
-        with source_path(source).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise UnreadableImage("file is gone") from None
-    except PermissionError:
-        raise UnreadableImage("permission denied") from None
-    except OSError:
-        raise UnreadableImage("cannot be read") from None
-    if len(data) > MAX_BYTES:
-        raise UnreadableImage("file too large")
-    return data
-
-
-def decode(data: bytes, size: int, crop: Literal["center", "none"]) -> Image8:
+def decode(
+    data: bytes, size: int, crop: Crop, box: tuple[int, int, int, int] | None = None
+) -> Image8:
     """Decode, orient, crop and resize one image.
 
     Args:
         data: the file's bytes.
         size: height and width of the result, in pixels.
-        crop: "center" takes the largest centred square, "none" squeezes the whole image.
+        crop: "center" takes the largest centred square, "none" squeezes the whole image, a
+            CropSpec takes a part. What reaches over the edge of the image is moved inside.
+        box: the annotated box (left, top, width, height) in pixels, for a crop by box; None takes
+            the largest centred square instead.
 
     Returns:
         uint8 of shape (size, size, 3), RGB; the same bytes give the same pixels. An image that has
@@ -93,17 +80,37 @@ def decode(data: bytes, size: int, crop: Literal["center", "none"]) -> Image8:
     Raises:
         UnreadableImage: with the reason.
     """
-    rgb = decode_upright(data, _DRAFT * size)
+    part = crop if isinstance(crop, CropSpec) else None
+    # Pixels of the file count only while it has its own size.
+    exact = part is not None and part.share is None
+    share = part.share if part is not None and part.share is not None else 1.0
+    rgb = decode_upright(data, 0 if exact else round(_DRAFT * size / share))
     with _verdicts():
-        width, height = rgb.size
-        box = (0, 0, width, height)
-        if crop == "center":
-            side = min(width, height)
-            # Whole pixels: no blur at scale 1.
-            left, top = (width - side) // 2, (height - side) // 2
-            box = (left, top, left + side, top + side)
-        small = rgb.resize((size, size), Image.Resampling.BICUBIC, box=box)
+        area = (0, 0, rgb.width, rgb.height) if crop == "none" else _area(rgb.size, part, box)
+        small = rgb.resize((size, size), Image.Resampling.BICUBIC, box=area)
         return np.asarray(small, dtype=np.uint8)
+
+
+def _area(
+    size: tuple[int, int], part: CropSpec | None, box: tuple[int, int, int, int] | None
+) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of a square inside an image, in whole pixels.
+
+    Whole, so that an image at scale 1 is not blurred.
+    """
+    width, height = size
+    side, middle = min(size), (width / 2, height / 2)
+    if part is not None:
+        if part.pixels is not None:
+            side = min(part.pixels, side)
+        elif part.share is not None:
+            side = max(1, round(part.share * side))
+        elif part.box is not None and box is not None:
+            side = min(max(1, round(part.box * max(box[2:]))), side)
+            middle = (box[0] + box[2] / 2, box[1] + box[3] / 2)
+    left = min(max(0, int(middle[0] - side / 2)), width - side)
+    top = min(max(0, int(middle[1] - side / 2)), height - side)
+    return (left, top, left + side, top + side)
 
 
 def decode_upright(data: bytes, draft: int) -> Image.Image:
@@ -111,13 +118,17 @@ def decode_upright(data: bytes, draft: int) -> Image.Image:
 
     Args:
         data: the file's bytes.
-        draft: a JPEG may be decoded smaller, with sides of at least so many pixels.
+        draft: a JPEG may be decoded smaller, with sides of at least so many pixels; 0 is never.
 
     Raises:
         UnreadableImage: with the reason.
     """
     if not data:
         raise UnreadableImage("empty file")
+    if data[4:12] in _HEIC:
+        raise UnreadableImage("HEIC, not supported")
+    if data.startswith(b"version https://git-lfs"):
+        raise UnreadableImage("git LFS pointer, not fetched")
     with _verdicts(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         return _upright(image, draft)
 
@@ -147,7 +158,8 @@ def _upright(image: Image.Image, draft: int) -> Image.Image:
         raise UnreadableImage("too many pixels")
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise UnreadableImage("animated or multi-page")
-    image.draft(None, (draft, draft))
+    if draft:
+        image.draft(None, (draft, draft))
     image.load()
     with contextlib.suppress(Exception):  # broken metadata around good pixels: taken as upright
         ImageOps.exif_transpose(image, in_place=True)

@@ -1,170 +1,96 @@
-"""Rows of a folder of images: root/<class>/**/<image>, one class a person (ImageFolder layout).
+"""The listing of a data set, whatever its layout; of an ImageFolder only the named classes.
 
-Names are listed, and no pixel is read. A row's id is a hash of its path below the root, and every
-choice (test rows, cap, halves) is a keyed draw of that id: a new file changes no other row's id or
-draw, and moves at most one row of its own class over a border.
+Names are listed, and no pixel is read.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import quote
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from tasks.datasets.spec import FolderData
-from tasks.draws import Draws
-from tasks.errors import DataError, MissingDataError, TargetClassError
+from tasks.datasets.layouts import LAYOUTS
+from tasks.datasets.listing import IMAGE_SUFFIXES, Listing
+from tasks.datasets.places import local_path, open_place
+from tasks.datasets.selection import public_rows, rows_of
+from tasks.datasets.spec import CropSpec, FolderData, PublicFrom
+from tasks.errors import MissingDataError
 from tasks.suggestions import did_you_mean
-from tasks.types import ROW_SCHEMA, Split
-
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
-)
-
-ROW_ORDER = [("split", "ascending"), ("label", "ascending"), ("row_id", "ascending")]
-"""How a row table is sorted; `row_id` is unique, so the order is total."""
 
 
 def folder_rows(spec: FolderData, seed: int) -> pa.Table:
-    """List a folder of images as a row table.
-
-    Private classes get labels 0, 1, ... in the order of `spec.private`, and
-    round(test_fraction * n) test rows each, but at least one test and one training row. Surrogate
-    and public rows have label -1; a class named in both is divided half and half, so that no row
-    serves twice.
-
-    Args:
-        spec: root, classes and shares.
-        seed: the experiment's seed.
-
-    Returns:
-        A table with `ROW_SCHEMA`, sorted by `ROW_ORDER`; `identity` is the class folder's name,
-        `source` a file URI, `attributes` are empty.
+    """List a data set and choose from it, as a row table; see `selection.rows_of`.
 
     Raises:
-        MissingDataError: the root or a class does not exist, or may not be read.
-        TargetClassError: a private class has fewer than two images.
-        DataError: another class has too few images, or two paths share a row id.
+        MissingDataError: the root, a class or a table does not exist, or may not be read.
+        TargetClassError, DataError: as `selection.rows_of`.
     """
-    root = spec.root.expanduser().absolute()
-    folders = _class_folders(root)
-    draws = Draws(seed, ("folder",))
-    classes: dict[str, _Class] = {}
-    for name in dict.fromkeys((*spec.private, *spec.surrogates, *spec.public)):
-        if name not in folders:
-            near = did_you_mean(name, sorted(folders))
-            raise MissingDataError(f"class {name!r} is not in {root}{near}")
-        images = _list_images(folders[name], root)
-        most = spec.max_images_per_class or len(images.ids)
-        classes[name], _ = images.divide(draws.child("cap"), most)
-    tables: list[pa.Table] = []
-    for label, name in enumerate(spec.private):
-        n = len(classes[name].ids)
-        if n < 2:
-            raise TargetClassError(
-                f"private class {name!r} has {n} image{'s' * (n != 1)} in {root}; "
-                "at least 2 are needed, one to train and one to test"
-            )
-        n_test = min(max(round(spec.test_fraction * n), 1), n - 1)
-        test, train = classes[name].divide(draws.child("test"), n_test)
-        tables += [test.rows(name, label, "test"), train.rows(name, label, "train")]
-    for name in dict.fromkeys((*spec.surrogates, *spec.public)):
-        tables += _outside_rows(classes[name], name, spec, draws.child("halves"))
-    rows = pa.concat_tables(tables).sort_by(ROW_ORDER)
-    if len(rows["row_id"].unique()) != rows.num_rows:
-        raise DataError(f"two images below {root} have the same row id; rename one of them")
+    others = None if spec.public_from is None else list_public(spec.public_from)
+    return choose_rows(spec, seed, list_folder(spec), others)
+
+
+def choose_rows(
+    spec: FolderData, seed: int, listing: pa.Table, others: pa.Table | None
+) -> pa.Table:
+    """Choose from listings that were made before.
+
+    Args:
+        spec: names or numbers of classes, and shares.
+        seed: the experiment's seed.
+        listing: of the data set.
+        others: of `spec.public_from`.
+    """
+    rows = rows_of(listing, spec, seed, spec.root)
+    if others is not None and spec.public_from is not None:
+        rows = pa.concat_tables([rows, public_rows(others, spec.public_from.max_images, seed)])
     return rows
 
 
-def source_path(source: str) -> Path:
-    """Return the file that a row's `source` names. File names need not be UTF-8."""
-    return Path(os.fsdecode(unquote_to_bytes(urlsplit(source).path)))
+def list_folder(spec: FolderData) -> pa.Table:
+    """Return the listing that an experiment needs, a table of LISTING_SCHEMA."""
+    named = (spec.private, spec.surrogates, spec.public)
+    local = "://" not in spec.root and not spec.root.lower().endswith(".zip")
+    if spec.layout == "imagefolder" and local and all(isinstance(n, tuple) for n in named):
+        names = [name for group in named if isinstance(group, tuple) for name in group]
+        return _named_classes(local_path(spec.root), list(dict.fromkeys(names)))
+    return LAYOUTS[spec.layout](open_place(spec.root), _wants_boxes(spec.crop))
 
 
-def file_stamps(rows: pa.Table) -> list[tuple[int, int]]:
-    """Return (bytes, modification time in ns) of each row's file, (-1, -1) where it is gone.
-
-    Cheap to compare: they tell that a file was replaced, without reading it.
-    """
-    stamps = []
-    for source in rows["source"].to_pylist():
-        try:
-            found = source_path(source).stat()
-        except OSError:
-            stamps.append((-1, -1))
-        else:
-            stamps.append((found.st_size, found.st_mtime_ns))
-    return stamps
+def list_public(source: PublicFrom) -> pa.Table:
+    """Return the listing of another data set that the attacker has."""
+    return LAYOUTS[source.layout](open_place(source.root), _wants_boxes(source.crop))
 
 
-@dataclass(frozen=True)
-class _Class:
-    """Images of one class: ids of shape (n,), and where they are."""
-
-    ids: npt.NDArray[np.int64]
-    sources: npt.NDArray[np.object_]
-
-    def divide(self, draws: Draws, count: int) -> tuple[_Class, _Class]:
-        """Return the `count` images with the lowest draw, and the others."""
-        order = np.lexsort((self.ids, draws.bits(self.ids)[:, 0]))
-        low, high = order[:count], order[count:]
-        return (
-            _Class(self.ids[low], self.sources[low]),
-            _Class(self.ids[high], self.sources[high]),
-        )
-
-    def rows(self, identity: str, label: int, split: Split) -> pa.Table:
-        n = len(self.ids)
-        columns = [self.ids, [identity] * n, [label] * n, [split] * n, self.sources, [[]] * n]
-        arrays = [pa.array(c, type=f.type) for c, f in zip(columns, ROW_SCHEMA, strict=True)]
-        return pa.Table.from_arrays(arrays, schema=ROW_SCHEMA)
+def _wants_boxes(crop: object) -> bool:
+    return isinstance(crop, CropSpec) and crop.box is not None
 
 
-def _outside_rows(images: _Class, name: str, spec: FolderData, draws: Draws) -> list[pa.Table]:
-    n = len(images.ids)
-    shared = name in spec.surrogates and name in spec.public
-    if n < 1 + shared:
-        use = "both surrogates and public" if shared else "surrogates or public"
-        raise DataError(
-            f"class {name!r} is named in {use} and has {n} image{'s' * (n != 1)}; "
-            f"at least {1 + shared} {'are' if shared else 'is'} needed"
-        )
-    surrogate, public = images.divide(
-        draws, (n + 1) // 2 if shared else n * (name in spec.surrogates)
-    )
-    return [surrogate.rows(name, -1, "surrogate"), public.rows(name, -1, "public")]
+def _named_classes(root: Path, names: list[str]) -> pa.Table:
+    """List some folders of an ImageFolder: of a million people nobody else's images are touched."""
+    folders = _class_folders(root)
+    found = Listing(os.fspath(root), names)
+    for name in names:
+        if name not in folders:
+            raise MissingDataError(
+                f"class {name!r} is not in {root}{did_you_mean(name, sorted(folders))}"
+            )
+        for path in sorted(_walk(folders[name], frozenset())):
+            relative = quote(os.fsencode(os.path.relpath(path, root).replace(os.sep, "/")))
+            found.add(relative, Path(path).as_uri(), name)
+    return found.table()
 
 
 def _class_folders(root: Path) -> dict[str, Path]:
     if not root.exists():
-        raise MissingDataError(f"data.root {root} does not exist; name the folder of the classes")
+        raise MissingDataError(f"data.root {root} does not exist; name the folder of the images")
     if not root.is_dir():
         raise MissingDataError(
             f"data.root {root} is a file; name the folder that holds one subfolder for each class"
         )
     return {e.name: Path(e.path) for e in _scan(root) if e.is_dir()}
-
-
-def _list_images(folder: Path, root: Path) -> _Class:
-    paths = sorted(_walk(folder, frozenset()))
-    ids = np.array([_row_id(os.path.relpath(path, root)) for path in paths], dtype=np.int64)
-    return _Class(ids, np.array([Path(path).as_uri() for path in paths], dtype=np.object_))
-
-
-def _row_id(relative: str) -> int:
-    """Hash a path below the root to 63 bits: by chance, two of 10^8 files meet once in 2 000 sets.
-
-    One path has one name on every system: `/` as separator, and bytes that are not UTF-8 kept.
-    """
-    name = os.fsencode(relative.replace(os.sep, "/"))
-    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") >> 1
 
 
 def _walk(folder: Path, above: frozenset[str]) -> Iterator[str]:

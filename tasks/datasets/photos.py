@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.datasets.decode import MAX_BYTES, Reason, UnreadableImage, read_source
-from tasks.datasets.folder import IMAGE_SUFFIXES
+from tasks.datasets.decode import MAX_BYTES, Reason, UnreadableImage
+from tasks.datasets.listing import IMAGE_SUFFIXES
+from tasks.datasets.sources import read_source
 from tasks.errors import DataError, MissingDataError
 
 

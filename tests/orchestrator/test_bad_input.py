@@ -10,13 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
+from orchestrator.ingest import TWO_NAMES
 from orchestrator.store import Store
+from tasks.datasets.sources import source_path
+from tests.tasks.test_decode import BAD, ODD
 
 pytestmark = pytest.mark.usefixtures("ray")
 
@@ -68,7 +72,7 @@ def replace(config: Path, name: str, content: bytes) -> Path:
 
 def test_a_missing_folder(config: Path) -> None:
     shutil.rmtree(config.parent / "faces")
-    assert "does not exist; name the folder of the classes" in fails(config, 3)
+    assert "does not exist; name the folder of the images" in fails(config, 3)
 
 
 def test_a_missing_class(config: Path) -> None:
@@ -148,6 +152,41 @@ def test_more_targets_than_surrogates(config: Path) -> None:
 def test_a_surrogate_that_is_a_target(config: Path) -> None:
     said = fails(config, 3, "--set", "protect.surrogates={ann: ann}")
     assert "gives 'ann' the surrogate 'ann', which is a private class" in said
+
+
+def augmented(config: Path) -> dict[str, str]:
+    """Run `augment` on the files as they are; return what was set aside, by file name."""
+    words = ["augment", str(config), "--out", str(config.parent / "out")]
+    words += ["--set", "data.max_quarantine_fraction=1"]
+    found = CliRunner(env={"COLUMNS": "100", "NO_COLOR": "1"}).invoke(app, words)
+    assert found.exit_code == 0, found.output
+    assert "Traceback" not in found.output
+    aside: dict[str, str] = {}
+    for path in (config.parent / "store" / "artifacts" / "images").glob("*/quarantine.parquet"):
+        for row in pq.read_table(path).to_pylist():
+            aside[source_path(row["source"]).name] = row["reason"]
+    for reason in set(aside.values()):
+        assert f"set aside, {reason}" in found.output
+    return aside
+
+
+def test_every_bad_file_at_once_is_set_aside_and_the_others_go_on(config: Path) -> None:
+    expected = {}
+    for number, (data, reason) in enumerate(BAD.values()):
+        replace(config, name := f"bad-{number}.jpg", data)
+        expected[name] = reason
+    for number, (data, _) in enumerate(ODD.values()):  # odd ones are used
+        replace(config, f"odd-{number}.jpg", data)
+    aside = {name: why for name, why in augmented(config).items() if name.startswith("bad")}
+    assert aside == expected
+    assert len(BAD) + len(ODD) >= 60
+
+
+def test_a_picture_under_two_names_is_nobodys(config: Path) -> None:
+    faces = config.parent / "faces"
+    shutil.copy(faces / "bob" / "0.png", faces / "ann" / "copied.png")
+    shutil.copy(faces / "cat" / "0.png", faces / "cat" / "again.png")  # hers both times
+    assert augmented(config) == {"0.png": TWO_NAMES, "copied.png": TWO_NAMES}
 
 
 def test_a_second_sweep_on_the_same_storage(config: Path) -> None:

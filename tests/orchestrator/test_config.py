@@ -149,7 +149,7 @@ WRONG_SETTINGS = {
     "empty section": ("sweep:", r"sweep is empty and must be \{trials, search"),
     "choice": (
         "sweep: {search: optna}",
-        r"sweep.search is 'optna' and must be optuna or grid; did you mean 'optuna'\?",
+        r"sweep.search is 'optna' and must be optuna, grid or ablation; did you mean 'optuna'\?",
     ),
     "union": (
         "dcd: {surrogate_count: mach}",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from augment.spec import DcdSpec
+from orchestrator.config import load_spec
 from orchestrator.records import Accuracy, AttackRecord, Rate, TrialRecord
-from orchestrator.search import STARTUP, grid, known_enough, planned_trials, suggest
-from orchestrator.spec import Between, SpaceSpec, SweepSpec
+from orchestrator.search import STARTUP, ablation, grid, known_enough, planned_trials, suggest
+from orchestrator.spec import Between, ExperimentSpec, SpaceSpec, SweepSpec
+from orchestrator.summary import apply_command
 from tasks.errors import SpecError
 
 SWEEP = SweepSpec(trials=20, lookahead=3)
@@ -116,7 +120,30 @@ def test_a_grid_over_a_range_is_refused() -> None:
         planned_trials(sweep, DcdSpec())
 
 
+def test_an_ablation_leaves_out_one_step_after_the_other() -> None:
+    sweep = SweepSpec(search="ablation")
+    own = DcdSpec(mislabel_fraction=0.35)
+    tried = [suggest(i, sweep, own, 0, []) for i in range(1, planned_trials(sweep, own) + 1)]
+    assert tried[0] == own
+    assert [d.steps for d in tried[1:]] == [
+        ("loss", "curvature"),
+        ("injection", "curvature"),
+        ("injection", "loss"),
+        ("injection", "curvature"),
+    ]
+    assert [d.target_copies for d in tried] == [1, 1, 1, 1, 0]
+    assert {d.mislabel_fraction for d in tried} == {0.35}
+
+
 def test_lists_are_searched_by_optuna_too() -> None:
     space = SpaceSpec(mislabel_fraction=(0.2, 0.4), target_sigma=Between(low=0.01, high=0.1))
     sweep = SweepSpec(space=space, lookahead=1)
     assert {r.settings["mislabel_fraction"] for r in history(STARTUP + 3, sweep)} == {0.2, 0.4}
+
+
+def test_the_command_to_apply_a_recipe_gives_that_recipe() -> None:
+    for recipe in (*ablation(DcdSpec(mislabel_fraction=0.35)), DcdSpec(max_inflation=3)):
+        command = apply_command("run", ExperimentSpec(), record(1, recipe, 90, 3))
+        words = shlex.split(command)
+        changes = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+        assert load_spec(None, changes).dcd == recipe

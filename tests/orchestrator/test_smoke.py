@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,7 +57,7 @@ def test_a_folder_keeps_its_classes_and_takes_few_images_of_each(limit: str) -> 
     )
     tiny = smoke(spec)
     assert tiny.data.kind == "folder"
-    assert tiny.data.root == Path("x")
+    assert tiny.data.root == "x"
     assert tiny.data.private == ("a", "b", "c")
     assert tiny.data.max_images_per_class == (5 if limit == "5" else 20)
     assert tiny.protect.targets == ("a", "b")
@@ -69,6 +68,11 @@ def test_identities_that_are_named_do_not_go_missing() -> None:
     tiny = smoke(spec)
     assert tiny.data.model_dump()["identities"] == 40
     assert tiny.data.model_dump()["surrogate_identities"] == 100
+
+
+def test_a_pool_that_is_held_out_still_fits() -> None:
+    spec = load_spec(None, ["protect.surrogate_pool=held-out", "protect.pool_identities=20"])
+    assert smoke(spec).data.model_dump()["identities"] == 40
 
 
 def test_a_grid_becomes_two_trials() -> None:

@@ -146,7 +146,8 @@ def test_a_second_sync_adds_only_what_is_missing(
     tracker.sync(run, spec, fake_records(3))
     after = view(spec, tracker.uri)
     new = after[fake_record(3).trial_id]
-    assert batches == [after[None].info.run_id, new.info.run_id]
+    # More settings than one call may carry go in several, one run after the other.
+    assert list(dict.fromkeys(batches)) == [after[None].info.run_id, new.info.run_id]
     assert {k: r.info.run_id for k, r in after.items() if r is not new} == {
         k: r.info.run_id for k, r in before.items()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import warnings
@@ -17,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks.datasets.decode import UnreadableImage, decode, read_source
+from tasks.datasets.decode import UnreadableImage, decode
+from tasks.datasets.sources import read_source
 from tasks.types import Image8
 
 SIZE = 16
@@ -92,6 +94,30 @@ BAD: dict[str, tuple[bytes, str]] = {
     "animated webp": (frames("WEBP"), "animated or multi-page"),
     "animated png": (frames("PNG"), "animated or multi-page"),
     "tiff of two pages": (frames("TIFF"), "animated or multi-page"),
+    "truncated gif": (encoded(scene(), "GIF")[:1000], "truncated"),
+    "heic of a telephone": (b"\0\0\0\x18ftypheic" + bytes(200), "HEIC, not supported"),
+    "film named .jpg": (b"\0\0\0\x18ftypisom" + bytes(200), "not an image"),
+    "git lfs pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        "git LFS pointer, not fetched",
+    ),
+    "zip named .png": (b"PK\x03\x04" + bytes(200), "not an image"),
+    "gzip named .png": (gzip.compress(PNG), "not an image"),
+    "pdf": (b"%PDF-1.7\n" + bytes(200), "not an image"),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>", "not an image"),
+    "utf-16 text": ("not a picture".encode("utf-16"), "not an image"),
+    "numpy array": (b"\x93NUMPY\x01\x00" + bytes(120), "not an image"),
+    "pickle, which would run a program": (b"\x80\x04cos\nsystem\n.", "not an image"),
+    "windows thumbnail cache": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(200), "not an image"),
+    "resource fork of a mac": (b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X", "not an image"),
+    "icon": (encoded(scene(), "ICO"), "not an image"),
+    "jpeg 2000": (encoded(scene(), "JPEG2000"), "not an image"),
+    "photoshop": (b"8BPS\x00\x01" + bytes(200), "not an image"),
+    "only zeros": (bytes(4096), "not an image"),
+    "png without pixels": (png_header(0, 0), "not an image"),
+    "png without its header": (PNG[8:], "not an image"),
+    "png with a broken header": (PNG[:16] + b"\xff" + PNG[17:], "not an image"),
+    "jpeg cut off in its header": (JPEG[:100], "truncated"),
     "float tiff": (encoded(scene()[..., 0].astype(np.float32), "TIFF"), "unknown pixel range"),
     "32-bit tiff": (encoded(scene()[..., 0].astype(np.int32) << 16, "TIFF"), "unknown pixel range"),
 }
@@ -253,7 +279,7 @@ def test_a_file_is_read_by_its_uri_or_refused(
         read_source(tmp_path.as_uri())
     with pytest.raises(UnreadableImage, match="^file is gone$"):
         read_source((tmp_path / "none.jpg").as_uri())
-    monkeypatch.setattr("tasks.datasets.decode.MAX_BYTES", len(JPEG) - 1)
+    monkeypatch.setattr("tasks.datasets.sources.MAX_BYTES", len(JPEG) - 1)
     with pytest.raises(UnreadableImage, match="^file too large$"):
         read_source(photo.as_uri())
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.datasets import folder
-from tasks.datasets.folder import file_stamps, folder_rows, source_path
+from tasks.datasets import listing
+from tasks.datasets.folder import folder_rows
+from tasks.datasets.sources import file_stamps, source_path
 from tasks.datasets.spec import FolderData
 from tasks.errors import DataError, MissingDataError, TargetClassError
 from tasks.types import ROW_SCHEMA
@@ -150,10 +151,10 @@ def test_a_file_name_that_is_not_utf8_is_listed(root: Path) -> None:
 
 def test_stamps_tell_of_a_replaced_file_and_bear_a_missing_one(root: Path) -> None:
     rows = folder_rows(spec_of(root), seed=0)
-    before = file_stamps(rows)
+    before = file_stamps(rows["source"].to_pylist())
     (root / "ann" / "003.jpg").write_bytes(b"other")
     (root / "bob" / "001.jpg").unlink()
-    after = file_stamps(rows)
+    after = file_stamps(rows["source"].to_pylist())
     assert sum(a != b for a, b in zip(after, before, strict=True)) == 2
     assert (-1, -1) in after
 
@@ -164,9 +165,9 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "faces.zip").touch()
-    with pytest.raises(MissingDataError, match=r"faces\.zip is a file; name the folder"):
-        folder_rows(spec_of(tmp_path / "faces.zip"), seed=0)
+    (tmp_path / "faces.txt").touch()
+    with pytest.raises(MissingDataError, match=r"faces\.txt is a file; name the folder"):
+        folder_rows(spec_of(tmp_path / "faces.txt"), seed=0)
 
 
 def test_a_missing_class_is_named_with_the_nearest_one_there(root: Path) -> None:
@@ -228,8 +229,8 @@ def test_a_folder_that_cannot_be_listed_is_named(
 
 
 def test_two_paths_with_one_id_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "_row_id", lambda relative: int(Path(relative).stem))
-    with pytest.raises(DataError, match="two images below .* have the same row id"):
+    monkeypatch.setattr(listing, "row_id", lambda path: int(Path(path.decode()).stem))
+    with pytest.raises(DataError, match="two images of .* have the same row id"):
         folder_rows(spec_of(root), seed=0)
 
 
