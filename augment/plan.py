@@ -32,7 +32,8 @@ def make_plan(
     """Decide what every training sample becomes (paper, section 2).
 
     Args:
-        rows: a row table; its train and surrogate rows are used, test rows never.
+        rows: a row table; its train and surrogate rows are used, test rows never. A column
+            `native` with the packed sizes of the files is used where it is there.
         targets: the classes under protection; with none, the plan is the training set as it is.
         num_classes: labels of the target classifier, 0 to num_classes - 1.
         dcd: the levers.
@@ -61,7 +62,16 @@ def make_plan(
         receivers = _receivers(rows, train, targets, num_classes, dcd)
         make = official_recipes if dcd.mode == "official" else paper_recipes
         parts += make(rows, targets, own, lent, receivers, num_classes, dcd, seed)
-    return plan_table(parts, row_ids, targets, seed)
+    return plan_table(parts, row_ids, targets, seed, _native(rows, dcd))
+
+
+def _native(rows: pa.Table, dcd: DcdSpec) -> npt.NDArray[np.uint32] | None:
+    """Return the size at which each row's noise is drawn; None is the size that it has here."""
+    if dcd.noise_resolution == "network":
+        return None
+    if "native" in rows.column_names:  # once the images have been looked at
+        return np.asarray(rows["native"].to_numpy(), dtype=np.uint32)
+    return np.ones(rows.num_rows, dtype=np.uint32)
 
 
 def count_roles(plan: pa.Table) -> dict[str, int]:

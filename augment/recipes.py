@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,9 @@ PLAN_SCHEMA = pa.schema(
         pa.field("sigma", pa.float32(), nullable=False),  # Gaussian noise, unit range
         pa.field("seed", pa.uint64(), nullable=False),  # of the noise
         pa.field("truncate", pa.bool_(), nullable=False),  # back to 8 bits, as the released code
+        # Size at which the noise is drawn, height * 65536 + width: that of the file where it is
+        # known, 1 where it is not yet; 0 is the size that the image has here.
+        pa.field("native", pa.uint32(), nullable=False),
     ]
 )
 """The plan's columns (`DcdPlan`)."""
@@ -85,15 +88,28 @@ class Recipes:
 
 
 def plan_table(
-    parts: Sequence[Recipes], row_ids: IntArray, targets: Sequence[TargetClass], seed: int
+    parts: Sequence[Recipes],
+    row_ids: IntArray,
+    targets: Sequence[TargetClass],
+    seed: int,
+    native: npt.NDArray[np.uint32] | None = None,
 ) -> pa.Table:
-    """Return the plan: bystanders' rows first, then each target's in the order of the parts."""
+    """Return the plan: bystanders' rows first, then each target's in the order of the parts.
+
+    Args:
+        parts: of each role.
+        row_ids: of the row table.
+        targets: the classes under protection.
+        seed: of the experiment.
+        native: packed size of each row's file, for noise drawn at that size; None draws it at the
+            size that the images have here.
+    """
     names = [target.identity for target in targets]
     ids = [_recipe_ids(part, row_ids, names) for part in parts]
     owner = np.concatenate([part.owner for part in parts])
     order = np.argsort(owner, kind="stable")
 
-    def column(name: str, type_: type) -> npt.NDArray[np.generic]:
+    def column(name: str, type_: type) -> npt.NDArray[Any]:
         return np.concatenate(
             [
                 np.broadcast_to(np.asarray(getattr(part, name)), len(part.owner)).astype(type_)
@@ -102,16 +118,21 @@ def plan_table(
         )[order]
 
     recipe_ids = np.concatenate(ids)[order]
+    sources, sigmas = column("source", np.int64), column("sigma", np.float32)
+    sizes = np.zeros(len(sources), np.uint32)
+    if native is not None:
+        sizes = np.where(np.asarray(sigmas) > 0, native[sources], np.uint32(0))
     roles = np.concatenate([np.full(len(p.owner), ROLES.index(p.role), np.int8) for p in parts])
     return pa.table(
         [
             pa.array(recipe_ids),
-            pa.array(column("source", np.int64)),
+            pa.array(sources),
             pa.array(column("label", np.int32)),
             pa.DictionaryArray.from_arrays(pa.array(roles[order]), pa.array(list(ROLES))),
-            pa.array(column("sigma", np.float32)),
+            pa.array(sigmas),
             pa.array(Draws(seed, ("noise",)).bits(recipe_ids)[:, 0]),
             pa.array(column("truncate", np.bool_)),
+            pa.array(sizes),
         ],
         schema=PLAN_SCHEMA,
     )

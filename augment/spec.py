@@ -32,7 +32,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The released code's CelebA settings with the paper's counts.
     "published": {},
     # The released code itself, with its order, floors and five repeated pictures.
-    "official": {"mode": "official"},
+    "official": {"mode": "official", "noise_resolution": "native"},
     # Half the upload: no noisy copies, more mislabels.
     "twofold": {"mislabel_fraction": 0.4, "target_copies": 0, "surrogate_copies": 0},
 }
@@ -75,6 +75,11 @@ class DcdSpec(Spec):
     target_copies: int = Field(1, ge=0, description=_TARGET_COPIES)
     surrogate_copies: int = Field(1, ge=0, description=_SURROGATE_COPIES)
     surrogate_count: Count = Field("match", description=_SURROGATE_COUNT)
+    noise_resolution: Literal["network", "native"] = Field(
+        "network",
+        description="Noise is drawn at the size that the images have here, or at that of the file "
+        "and shrunk with it, which weakens it.",
+    )
     distinct_surrogates: int | None = Field(
         None,
         ge=1,

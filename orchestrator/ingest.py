@@ -4,6 +4,7 @@ A folder of the result holds
   rows.parquet        the row table without the quarantined rows, sorted by ROW_ORDER
   images.npy          uint8 (n, s, s, 3); row i of the table is image i; every process that maps it
                       shares its pages
+  sizes.npy           uint32 (n,), height * 65536 + width of what was taken of each file
   quarantine.parquet  the rows that cannot be read, each with its reason
   images.json         counts, sizes and the digest; written last, so its presence means complete
 """
@@ -26,9 +27,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from augment.dcd import pack_size
 from orchestrator.block_stream import Batch, cut, map_blocks
 from orchestrator.store import disk_errors, write_atomic
-from tasks.datasets.decode import UnreadableImage, decode
+from tasks.datasets.decode import UnreadableImage, decode_part
 from tasks.datasets.selection import ROW_ORDER
 from tasks.datasets.sources import read_source, source_name, take_apart
 from tasks.datasets.spec import BuiltinData, FolderData
@@ -41,10 +43,11 @@ Progress = Callable[[int, int], None]
 
 MappedImages = np.memmap[tuple[int, ...], np.dtype[np.uint8]]
 
-_MANIFEST, _ROWS, _IMAGES, _QUARANTINE = (
+_MANIFEST, _ROWS, _IMAGES, _SIZES, _QUARANTINE = (
     "images.json",
     "rows.parquet",
     "images.npy",
+    "sizes.npy",
     "quarantine.parquet",
 )
 
@@ -101,7 +104,7 @@ def ingest(
         try:
             shape = (rows.num_rows, data.image_size, data.image_size, 3)
             images = _allocate(partial_file, shape)
-            reasons = _fill(images, rows, data, seed, rows_per_block, on_progress)
+            reasons, sizes = _fill(images, rows, data, seed, rows_per_block, on_progress)
             bad = reasons != ""
             _judge(rows, reasons, data, out)
             rows = rows.filter(pa.array(~bad))
@@ -111,6 +114,7 @@ def ingest(
                 os.replace(packed_file, partial_file)
             images.flush()
             _write_table(rows, out / _ROWS)
+            np.save(out / _SIZES, sizes[~bad], allow_pickle=False)
             os.replace(partial_file, out / _IMAGES)
         finally:
             for left in out.glob(".*.partial"):
@@ -123,7 +127,7 @@ def ingest(
             "quarantined": quarantined,
             "digest": _digest(rows, images),
             "settings": fingerprint({"data": data, "seed": seed}),
-            "bytes": {name: (out / name).stat().st_size for name in (_ROWS, _IMAGES)},
+            "bytes": {name: (out / name).stat().st_size for name in (_ROWS, _IMAGES, _SIZES)},
         }
     write_atomic(out / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return IngestResult(rows.num_rows, quarantined, manifest)
@@ -162,6 +166,12 @@ def load_images(folder: Path) -> tuple[pa.Table, Image8]:
     return rows, images
 
 
+def load_sizes(folder: Path) -> npt.NDArray[np.uint32]:
+    """Return the packed size that each image of `load_images` has in its file, uint32 (n,)."""
+    sizes: npt.NDArray[np.uint32] = np.load(folder / _SIZES, allow_pickle=False)
+    return sizes
+
+
 def _fill(
     images: Image8,
     rows: pa.Table,
@@ -169,10 +179,11 @@ def _fill(
     seed: int,
     rows_per_block: int,
     on_progress: Progress | None,
-) -> npt.NDArray[np.str_]:
-    """Write every row's pixels to its place, and return its reason, "" where it can be read."""
+) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.uint32]]:
+    """Write every row's pixels to its place; return reasons, "" where it can be read, and sizes."""
     reasons = np.full(len(images), "", dtype="U32")
     content = np.zeros(len(images), dtype=np.uint64)
+    sizes = np.zeros(len(images), dtype=np.uint32)
     task = pa.table(
         {
             "position": np.arange(len(images)),
@@ -185,11 +196,12 @@ def _fill(
         images[batch["position"]] = batch["pixels"]
         reasons[batch["position"]] = batch["reason"]
         content[batch["position"]] = batch["content"]
+        sizes[batch["position"]] = batch["size"]
         done += len(batch["position"])
         if on_progress is not None:
             on_progress(done, len(images))
     reasons[_under_two_names(rows, content)] = TWO_NAMES
-    return reasons
+    return reasons, sizes
 
 
 TWO_NAMES = "under two identities"
@@ -217,6 +229,7 @@ def _pixels_of(block: pa.Table, *, data: BuiltinData | FolderData, seed: int) ->
     reasons = [""] * len(sources)
     content = np.zeros(len(sources), dtype=np.uint64)
     public = block["public"].to_numpy()
+    sizes = np.full(len(sources), pack_size(data.image_size, data.image_size), dtype=np.uint32)
     from tasks.datasets.builtin import BUILTIN, render_rows
 
     if isinstance(data, BuiltinData):
@@ -231,7 +244,8 @@ def _pixels_of(block: pa.Table, *, data: BuiltinData | FolderData, seed: int) ->
             try:
                 crop = data.public_from.crop if public[i] and data.public_from else data.crop
                 box = take_apart(source).box
-                pixels[i] = decode(read_source(source), data.image_size, crop, box)
+                pixels[i], size = decode_part(read_source(source), data.image_size, crop, box)
+                sizes[i] = pack_size(*size)
             except UnreadableImage as verdict:
                 reasons[i] = verdict.reason
             else:
@@ -242,6 +256,7 @@ def _pixels_of(block: pa.Table, *, data: BuiltinData | FolderData, seed: int) ->
         "pixels": pixels,
         "reason": np.array(reasons),
         "content": content,
+        "size": sizes,
     }
 
 

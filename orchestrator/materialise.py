@@ -224,7 +224,9 @@ def _parts(block: pa.Table, images: ImageFiles) -> Iterator[Samples]:
         part = block.slice(start, step)
         sources = images.take(part["source_row"].to_numpy())
         sigma, seed = part["sigma"].to_numpy(), part["seed"].to_numpy()
-        pixels = apply_recipes_8bit(sources, sigma, seed, part["truncate"].to_numpy())
+        pixels = apply_recipes_8bit(
+            sources, sigma, seed, part["truncate"].to_numpy(), part["native"].to_numpy()
+        )
         ids, labels = part["sample_id"].to_pylist(), part["label"].to_pylist()
         yield Samples(ids, labels, pixels, sources, sigma > 0)
 

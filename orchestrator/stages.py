@@ -230,8 +230,11 @@ def _sample(rows: pa.Table, targets: Collection[str]) -> pa.Table:
 def images_of(
     spec: ExperimentSpec, store: Store, rows: pa.Table, name: str, progress: Progress
 ) -> tuple[pa.Table, Image8, str]:
-    """Decode rows with Ray Data, once for these rows; return table, images and their key."""
-    from orchestrator.ingest import ingest, load_images
+    """Decode rows with Ray Data, once for these rows; return table, images and their key.
+
+    The table has a column more: `native`, the packed size of each image in its file.
+    """
+    from orchestrator.ingest import ingest, load_images, load_sizes
 
     key = fingerprint([spec.data.model_dump(mode="json"), _listing(spec, rows)])
     folder = store.artifact("images", f"{name}-{key}")
@@ -250,7 +253,7 @@ def images_of(
     for reason, count in made["quarantined"].items():
         progress(f"set aside, {reason}", count, count)
     table, images = load_images(folder)
-    return table, images, key
+    return table.append_column("native", pa.array(load_sizes(folder))), images, key
 
 
 def private_and_lent(
@@ -414,6 +417,7 @@ def evaluation_plan(world: World) -> pa.Table:
             pa.array(np.zeros(count, np.float32)),
             pa.array(np.zeros(count, np.uint64)),
             pa.array(np.zeros(count, np.bool_)),
+            pa.array(np.zeros(count, np.uint32)),
         ],
         schema=PLAN_SCHEMA,
     )

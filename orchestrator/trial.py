@@ -274,6 +274,8 @@ def plan_digest(recipe: pa.Table) -> str:
     digest = hashlib.sha256()
     for name in recipe.column_names:
         column = recipe[name].combine_chunks()
+        if name == "native":  # the sizes are the images' own; the plan is that they count
+            column = pa.array(column.to_numpy() > 0)
         if pa.types.is_dictionary(column.type):
             digest.update(repr(column.dictionary.to_pylist()).encode())
             column = column.indices
@@ -334,6 +336,7 @@ def training_rows(images: Image8, recipe: pa.Table) -> tuple[torch.Tensor, torch
         recipe["sigma"].to_numpy(),
         recipe["seed"].to_numpy(),
         recipe["truncate"].to_numpy(),
+        recipe["native"].to_numpy(),
     )
     views = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     return views, torch.from_numpy(recipe["label"].to_numpy().astype(np.int64))

@@ -20,6 +20,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tasks.datasets.spec import Crop, CropSpec
 from tasks.types import Image8
 
+Box = tuple[int, int, int, int]
+"""Left, top, width, height in pixels."""
+
 MAX_PIXELS = 2**26
 """A larger header is refused before anything is decoded: 67 megapixels take 200 MB as RGB."""
 
@@ -60,10 +63,15 @@ class UnreadableImage(Exception):  # noqa: N818  (a verdict about a file, counte
         self.reason: Reason = reason
 
 
-def decode(
-    data: bytes, size: int, crop: Crop, box: tuple[int, int, int, int] | None = None
-) -> Image8:
-    """Decode, orient, crop and resize one image.
+def decode(data: bytes, size: int, crop: Crop, box: Box | None = None) -> Image8:
+    """Decode, orient, crop and resize one image; see `decode_part`."""
+    return decode_part(data, size, crop, box)[0]
+
+
+def decode_part(
+    data: bytes, size: int, crop: Crop, box: Box | None = None
+) -> tuple[Image8, tuple[int, int]]:
+    """Decode, orient, crop and resize one image; say how large that part is in the file.
 
     Args:
         data: the file's bytes.
@@ -75,7 +83,7 @@ def decode(
 
     Returns:
         uint8 of shape (size, size, 3), RGB; the same bytes give the same pixels. An image that has
-        this size already is not resampled.
+        this size already is not resampled. And height and width of the part, in the file's pixels.
 
     Raises:
         UnreadableImage: with the reason.
@@ -84,15 +92,16 @@ def decode(
     # Pixels of the file count only while it has its own size.
     exact = part is not None and part.share is None
     share = part.share if part is not None and part.share is not None else 1.0
-    rgb = decode_upright(data, 0 if exact else round(_DRAFT * size / share))
+    rgb, scale = _decode_upright(data, 0 if exact else round(_DRAFT * size / share))
     with _verdicts():
         area = (0, 0, rgb.width, rgb.height) if crop == "none" else _area(rgb.size, part, box)
         small = rgb.resize((size, size), Image.Resampling.BICUBIC, box=area)
-        return np.asarray(small, dtype=np.uint8)
+        taken = (round((area[3] - area[1]) * scale), round((area[2] - area[0]) * scale))
+        return np.asarray(small, dtype=np.uint8), taken
 
 
 def _area(
-    size: tuple[int, int], part: CropSpec | None, box: tuple[int, int, int, int] | None
+    size: tuple[int, int], part: CropSpec | None, box: Box | None
 ) -> tuple[int, int, int, int]:
     """Return left, top, right and bottom of a square inside an image, in whole pixels.
 
@@ -123,6 +132,11 @@ def decode_upright(data: bytes, draft: int) -> Image.Image:
     Raises:
         UnreadableImage: with the reason.
     """
+    return _decode_upright(data, draft)[0]
+
+
+def _decode_upright(data: bytes, draft: int) -> tuple[Image.Image, float]:
+    """Return the image, and how many times larger it is in its file."""
     if not data:
         raise UnreadableImage("empty file")
     if data[4:12] in _HEIC:
@@ -130,7 +144,9 @@ def decode_upright(data: bytes, draft: int) -> Image.Image:
     if data.startswith(b"version https://git-lfs"):
         raise UnreadableImage("git LFS pointer, not fetched")
     with _verdicts(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        return _upright(image, draft)
+        longest = max(image.size)
+        upright = _upright(image, draft)
+        return upright, longest / max(upright.size)
 
 
 @contextlib.contextmanager

@@ -27,10 +27,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from tasks.datasets.decode import MAX_BYTES, UnreadableImage
-
-Box = tuple[int, int, int, int]
-"""Left, top, width, height in pixels."""
+from tasks.datasets.decode import MAX_BYTES, Box, UnreadableImage
 
 
 class Parts(NamedTuple):

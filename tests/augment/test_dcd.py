@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from augment.dcd import apply_recipes, apply_recipes_8bit, noisy_image
+from augment.dcd import apply_recipes, apply_recipes_8bit, noisy_image, pack_size
 
 IMAGES = np.random.default_rng(0).integers(60, 190, (9, 8, 8, 3), dtype=np.uint8)
 SIGMA = np.array([0, 0.1, 0.003, 0, 0.2, 1, 0.05, 0.01, 0], np.float32)
@@ -82,3 +84,36 @@ def test_the_source_stays_as_it_is_on_the_fast_path() -> None:
     assert np.array_equal(IMAGES, before)
     assert np.array_equal(out[SIGMA == 0], IMAGES[SIGMA == 0])
     assert not np.shares_memory(out, IMAGES)
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_noise_of_the_files_size_is_what_shrinking_the_noisy_file_gives(down: bool) -> None:
+    file = np.random.default_rng(0).integers(
+        90, 160, (1, 64, 48, 3), np.uint8
+    )  # nothing is clipped
+    sigma, seed = np.array([0.03], np.float32), np.array([5], np.uint64)
+    flags = np.array([down])
+
+    def shrunk(levels: np.ndarray) -> np.ndarray:
+        channels = [Image.fromarray(np.ascontiguousarray(levels[..., c])) for c in range(3)]
+        small = [channel.resize((16, 16), Image.Resampling.BICUBIC) for channel in channels]
+        return np.stack([np.asarray(channel) for channel in small], axis=-1)
+
+    direct = shrunk(255 * apply_recipes(file, sigma, seed, flags)[0])
+    base = np.rint(shrunk(file[0].astype(np.float32))).astype(np.uint8)
+    native = np.array([pack_size(64, 48)], np.uint32)
+    apart = 255 * apply_recipes(base[None], sigma, seed, flags, native)[0]
+    assert np.abs(apart - direct).max() <= 0.5 + 1e-3  # the base was rounded before
+    rounded = apply_recipes_8bit(base[None], sigma, seed, flags, native)[0]
+    assert np.array_equal(rounded, np.rint(apart).astype(np.uint8))
+    # Averaging over twelve pixels leaves less than a half.
+    here = 255 * apply_recipes(base[None], sigma, seed)[0] - base
+    assert (apart - base).std() < 0.5 * here.std()
+
+
+def test_noise_of_the_images_own_size_is_the_same_either_way() -> None:
+    own = np.full(len(IMAGES), pack_size(*IMAGES.shape[1:3]), np.uint32)
+    plain = apply_recipes(IMAGES, SIGMA, SEED)
+    assert np.array_equal(apply_recipes(IMAGES, SIGMA, SEED, None, own), plain)
+    with pytest.raises(ValueError, match="images that have been looked at"):
+        apply_recipes(IMAGES, SIGMA, SEED, None, np.ones(len(IMAGES), np.uint32))

@@ -194,3 +194,19 @@ def test_records_name_nobody() -> None:
     spec = dcd(receivers=["p4"], per_target={"alice": {"target_copies": 0}})
     assert "alice" not in str(spec.public())
     assert "p4" not in str(spec.public())
+
+
+def test_noise_at_the_files_size_takes_the_size_where_it_is_known() -> None:
+    rows = row_table(6, 10)
+    spec = dcd(noise_resolution="native")
+    noisy = {"target_noise", "surrogate_noise"}
+    for table, expected in (
+        (rows, 1),
+        (rows.append_column("native", pa.array([77] * rows.num_rows, pa.uint32())), 77),
+    ):
+        plan = plan_of(spec, table)
+        sizes = dict.fromkeys(
+            zip(plan["role"].to_pylist(), plan["native"].to_pylist(), strict=True)
+        )
+        assert all(size == (expected if role in noisy else 0) for role, size in sizes)
+    assert set(plan_of(dcd(), rows)["native"].to_pylist()) == {0}

@@ -85,7 +85,7 @@ def test_row_i_is_image_i_whatever_the_number_of_blocks_and_the_order_of_the_row
     assert one.rows == 24
     assert one.manifest == four.manifest
     assert one.manifest["splits"] == {"public": 4, "surrogate": 5, "test": 3, "train": 12}
-    for name in ("images.npy", "rows.parquet", "quarantine.parquet"):
+    for name in ("images.npy", "rows.parquet", "sizes.npy", "quarantine.parquet"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "four" / name).read_bytes()
 
     loaded, images = load_images(tmp_path / "four")
@@ -100,6 +100,7 @@ def test_row_i_is_image_i_whatever_the_number_of_blocks_and_the_order_of_the_row
         "images.npy",
         "quarantine.parquet",
         "rows.parquet",
+        "sizes.npy",
     ]
 
 

@@ -52,6 +52,7 @@ def plan_table(copies: int = 3) -> pa.Table:
             "sigma": 0.1 * copy,
             "seed": 77 * i + copy,
             "truncate": i % 3 == 0,
+            "native": 0,
         }
         for copy in range(copies)
         for i in range(ROWS)

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks.datasets.decode import UnreadableImage, decode
+from tasks.datasets.decode import UnreadableImage, decode, decode_part
 from tasks.datasets.sources import read_source
+from tasks.datasets.spec import Crop, CropSpec
 from tasks.types import Image8
 
 SIZE = 16
@@ -291,3 +292,20 @@ def test_a_file_that_may_not_be_read_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(UnreadableImage, match="^permission denied$"):
         read_source("file:///photo.jpg")
+
+
+@pytest.mark.parametrize(
+    ("crop", "expected"),
+    [
+        ("center", (1200, 1200)),
+        ("none", (1200, 1600)),
+        (CropSpec(pixels=300), (300, 300)),
+        (CropSpec(share=0.5), (600, 600)),
+    ],
+)
+def test_the_size_in_the_file_is_told_whatever_was_decoded(
+    crop: Crop, expected: tuple[int, int]
+) -> None:
+    for format in ("JPEG", "PNG"):  # a JPEG is decoded at an eighth of its size
+        _, size = decode_part(encoded(scene(1200, 1600), format), SIZE, crop)
+        assert np.abs(np.subtract(size, expected)).max() <= 8

@@ -10,9 +10,10 @@ import re
 
 import pyarrow as pa
 
+from tasks.datasets.decode import Box
 from tasks.datasets.listing import Listing, is_image, table_lines, whole
 from tasks.datasets.places import Place
-from tasks.datasets.sources import Box, with_box
+from tasks.datasets.sources import with_box
 from tasks.errors import DataError, MissingDataError
 
 _TRAINING = re.compile(r"(?:^|/)Images/(\d{5})/(\d{5})_(\d{5})\.[^./]+$")

@@ -9,9 +9,10 @@ from xml.etree import ElementTree
 
 import pyarrow as pa
 
+from tasks.datasets.decode import Box
 from tasks.datasets.listing import Listing, is_image
 from tasks.datasets.places import Place
-from tasks.datasets.sources import Box, with_box
+from tasks.datasets.sources import with_box
 from tasks.errors import DataError
 
 _IMAGE = re.compile(r"(?:^|/)Images/(n\d{8}-[^/]+)/([^/]+)\.[^./]+$")
