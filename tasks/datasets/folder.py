@@ -5,6 +5,7 @@ Names are listed, and no pixel is read.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,10 @@ import pyarrow as pa
 
 from tasks.datasets.layouts import LAYOUTS
 from tasks.datasets.listing import IMAGE_SUFFIXES, Listing
-from tasks.datasets.places import local_path, open_place
+from tasks.datasets.places import Place, local_path, open_place
 from tasks.datasets.selection import public_rows, rows_of
-from tasks.datasets.spec import CropSpec, FolderData, PublicFrom
-from tasks.errors import MissingDataError
+from tasks.datasets.spec import Crop, CropSpec, FolderData, PublicFrom
+from tasks.errors import DataError, DcdctlError, MissingDataError
 from tasks.suggestions import did_you_mean
 
 
@@ -56,16 +57,31 @@ def list_folder(spec: FolderData) -> pa.Table:
     if spec.layout == "imagefolder" and local and all(isinstance(n, tuple) for n in named):
         names = [name for group in named if isinstance(group, tuple) for name in group]
         return _named_classes(local_path(spec.root), list(dict.fromkeys(names)))
-    return LAYOUTS[spec.layout](open_place(spec.root), _wants_boxes(spec.crop))
+    return _listed(spec.layout, spec.root, spec.crop)
 
 
 def list_public(source: PublicFrom) -> pa.Table:
     """Return the listing of another data set that the attacker has."""
-    return LAYOUTS[source.layout](open_place(source.root), _wants_boxes(source.crop))
+    return _listed(source.layout, source.root, source.crop)
 
 
-def _wants_boxes(crop: object) -> bool:
-    return isinstance(crop, CropSpec) and crop.box is not None
+def _listed(layout: str, root: str, crop: Crop) -> pa.Table:
+    place = open_place(root)
+    listing = LAYOUTS[layout](place, isinstance(crop, CropSpec) and crop.box is not None)
+    if not listing.num_rows:
+        near = _looks_like(place)
+        hint = "see docs/data.md" if near is None else f"it looks like layout={near}"
+        raise DataError(f"{root} holds no image of layout={layout}; {hint}")
+    return listing
+
+
+def _looks_like(place: Place) -> str | None:
+    """Return the first layout that finds an image, the one that takes any folders last."""
+    for name in (*(n for n in LAYOUTS if n != "imagefolder"), "imagefolder"):
+        with contextlib.suppress(DcdctlError):
+            if LAYOUTS[name](place, False).num_rows:
+                return name
+    return None
 
 
 def _named_classes(root: Path, names: list[str]) -> pa.Table:

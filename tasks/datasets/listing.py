@@ -63,10 +63,8 @@ class Listing:
         """Return a table of `LISTING_SCHEMA`.
 
         Raises:
-            DataError: there is no image, or two paths share a row id.
+            DataError: two paths share a row id.
         """
-        if not self.rows and not self.classes:
-            raise DataError(f"{self.place} holds no image of this layout; see docs/data.md")
         paths, *columns = zip(*self.rows, strict=True) if self.rows else ((),) * 6
         ids = np.array([row_id(unquote_to_bytes(path)) for path in paths], dtype=np.int64)
         if len(np.unique(ids)) != len(ids):

@@ -277,10 +277,16 @@ def test_an_annotation_without_its_image_is_listed_and_is_gone(tmp_path: Path) -
         read_source(source)
 
 
-def test_a_layout_without_its_images_is_refused(tmp_path: Path) -> None:
-    layout_files.imagefolder(tmp_path)
-    with pytest.raises(DataError, match="holds no image of this layout"):
-        listed(tmp_path, "vggface2")
+@pytest.mark.parametrize("layout", ["celeba", "gtsrb", "vggface2", "parquet", "imagefolder"])
+def test_the_wrong_layout_is_told_from_the_right_one(tmp_path: Path, layout: str) -> None:
+    WRITERS[layout](tmp_path)
+    with pytest.raises(DataError, match=f"holds no image of layout=ffhq; .* layout={layout}$"):
+        folder_rows(spec_of(tmp_path, "ffhq"), 0)
+
+
+def test_an_empty_folder_is_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds no image of layout=vggface2; see docs/data\.md"):
+        folder_rows(spec_of(tmp_path, "vggface2"), 0)
 
 
 def test_one_track_cannot_be_divided(tmp_path: Path) -> None:
