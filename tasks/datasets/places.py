@@ -13,7 +13,14 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from tasks.datasets.sources import filesystem, member_source, object_path, open_binary, open_zip
+from tasks.datasets.sources import (
+    container_stamp,
+    filesystem,
+    member_source,
+    object_path,
+    open_binary,
+    open_zip,
+)
 from tasks.errors import DataError, MissingDataError
 
 
@@ -114,7 +121,7 @@ class ZipPlace:
     def __init__(self, uri: str, name: str) -> None:
         self.uri, self.name = uri, name
         try:
-            self._archive = open_zip(uri)
+            self._archive = open_zip(uri, container_stamp(uri))
         except FileNotFoundError:
             raise MissingDataError(f"data.root {name} does not exist; name the zip") from None
         except (OSError, zipfile.BadZipFile):
@@ -151,7 +158,7 @@ class ObjectPlace:
     def __init__(self, uri: str) -> None:
         self.uri = self.name = uri
         try:
-            self._store = filesystem(urlsplit(uri).scheme)
+            self._store = filesystem(urlsplit(uri).scheme, urlsplit(uri).netloc)
         except pa.ArrowInvalid:
             raise MissingDataError(
                 f"data.root {uri} has no known kind of store; use s3://, gs:// or a folder"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import json
 import os
 import zipfile
 from collections.abc import Sequence
@@ -23,11 +24,16 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from tasks.datasets.decode import MAX_BYTES, Box, UnreadableImage
+from tasks.errors import DataError
+
+Stamp = tuple[int, int]
+"""Bytes and modification time of a file: whether it was replaced, without reading it."""
 
 
 class Parts(NamedTuple):
@@ -74,18 +80,50 @@ def source_name(source: str) -> str:
     return parts.member or os.fspath(source_path(source))
 
 
-@functools.lru_cache(maxsize=8)
-def filesystem(scheme: str) -> pafs.FileSystem:
+CONNECT_S, REQUEST_S, ATTEMPTS = 10, 60, 4
+"""An object store that does not answer in that time, so often, cannot be reached."""
+
+
+@functools.lru_cache(maxsize=64)
+def filesystem(scheme: str, bucket: str = "") -> pafs.FileSystem:
     """Return the file system of an object store; s3 also takes AWS_ENDPOINT_URL, as AWS's tools do.
+
+    Args:
+        scheme: s3, gs.
+        bucket: whose region is asked for where neither a region nor an endpoint is set: buckets of
+            one owner lie in several.
 
     Raises:
         pa.ArrowInvalid: this Arrow knows no such scheme.
+        DataError: the store cannot be reached.
     """
+    if scheme != "s3":
+        return pafs.FileSystem.from_uri(f"{scheme}://{bucket or 'bucket'}/key")[0]
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if scheme == "s3" and endpoint:
-        parts = urlsplit(endpoint)
-        return pafs.S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme)
-    return pafs.FileSystem.from_uri(f"{scheme}://bucket/key")[0]
+    if not region and not endpoint and bucket:
+        try:
+            region = pafs.resolve_s3_region(bucket)
+        except OSError as error:
+            raise _unreachable(f"s3://{bucket}") from error
+    return pafs.S3FileSystem(
+        endpoint_override=endpoint,
+        region=region,
+        connect_timeout=CONNECT_S,
+        request_timeout=REQUEST_S,
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+    )
+
+
+_NO_ANSWER = ("NETWORK_CONNECTION", "curlCode", "REQUEST_TIMEOUT", "SLOW_DOWN")
+"""What Arrow says of a store that does not answer: nothing is known of the object then."""
+
+
+def _unreachable(uri: str) -> DataError:
+    return DataError(
+        f"cannot reach the object store of {uri}; check the network, AWS_ENDPOINT_URL and "
+        "AWS_REGION, and run again"
+    )
 
 
 def object_path(uri: str) -> str:
@@ -104,7 +142,8 @@ def open_binary(uri: str) -> Any:
         return source_path(uri).open("rb")
     if "+" in urlsplit(uri).scheme:
         raise OSError(f"{uri} lies in another archive, where it cannot be read at random")
-    return filesystem(urlsplit(uri).scheme).open_input_file(object_path(uri))
+    parts = urlsplit(uri)
+    return filesystem(parts.scheme, parts.netloc).open_input_file(object_path(uri))
 
 
 def read_source(source: str) -> bytes:
@@ -114,6 +153,7 @@ def read_source(source: str) -> bytes:
 
     Raises:
         UnreadableImage: with the reason.
+        DataError: an object store does not answer; that is no verdict on the image.
     """
     parts = take_apart(source)
     try:
@@ -124,7 +164,17 @@ def read_source(source: str) -> bytes:
         raise UnreadableImage("permission denied") from None
     except KeyError:  # a member that is not there
         raise UnreadableImage("file is gone") from None
-    except (OSError, zipfile.BadZipFile, pa.ArrowException, ValueError, RuntimeError, EOFError):
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        pa.ArrowException,
+        ValueError,
+        RuntimeError,
+        EOFError,
+    ) as error:
+        remote = not parts.container.startswith("file:")
+        if remote and any(word in str(error) for word in _NO_ANSWER):
+            raise _unreachable(parts.container) from None
         raise UnreadableImage("cannot be read") from None
     if len(data) > MAX_BYTES:
         raise UnreadableImage("file too large")
@@ -137,7 +187,7 @@ def _whole(parts: Parts) -> bytes:
 
 
 def _zip_member(parts: Parts) -> bytes:
-    archive = open_zip(parts.container)
+    archive = open_zip(parts.container, container_stamp(parts.container))
     if archive.getinfo(parts.member).file_size > MAX_BYTES:
         raise UnreadableImage("file too large")
     return archive.read(parts.member)
@@ -147,7 +197,7 @@ def _tar_bytes(parts: Parts) -> bytes:
     offset, size = (int(number) for number in parts.member.split(","))
     if size > MAX_BYTES:
         raise UnreadableImage("file too large")
-    file = _kept_open(parts.container)
+    file = _kept_open(parts.container, container_stamp(parts.container))
     file.seek(offset)
     data = bytes(file.read(size))
     if len(data) < size:
@@ -157,7 +207,7 @@ def _tar_bytes(parts: Parts) -> bytes:
 
 def _parquet_cell(parts: Parts) -> bytes:
     group, row, column = parts.member.split(",", 2)
-    columns = _row_group(parts.container, int(group), column)
+    columns = _row_group(parts.container, container_stamp(parts.container), int(group), column)
     cell = columns[column][int(row)].as_py()
     if isinstance(cell, dict):  # how Hugging Face's datasets keep an image
         cell = cell.get("bytes")
@@ -169,7 +219,35 @@ def _parquet_cell(parts: Parts) -> bytes:
         size = (columns["height"][int(row)].as_py(), columns["width"][int(row)].as_py())
         # Our own shards keep plain pixels, others an encoded image: the length tells.
         return _ppm(cell, size) if len(cell) == 3 * size[0] * size[1] else cell
-    pixels = np.asarray(cell, dtype=np.uint8)
+    return _tensor_ppm(np.asarray(cell), tensor_shape(columns.schema.field(column)))
+
+
+def tensor_shape(field: pa.Field) -> tuple[int, ...] | None:
+    """Return the shape that a column's type tells of its tensors (Arrow's own or Ray's), or None.
+
+    Where Ray is not imported its type is unknown, and only the field's metadata tell.
+    """
+    shape = getattr(field.type, "shape", None)
+    if shape is None:
+        with contextlib.suppress(ValueError):
+            shape = json.loads((field.metadata or {}).get(b"ARROW:extension:metadata", b"null"))
+        shape = shape.get("shape") if isinstance(shape, dict) else shape
+    numbers = isinstance(shape, list | tuple) and all(isinstance(n, int) for n in shape)
+    return tuple(shape) if shape and numbers else None
+
+
+def _tensor_ppm(pixels: npt.NDArray[Any], shape: tuple[int, ...] | None) -> bytes:
+    """Write (h, w), (h, w, 1 or 3) or (1 or 3, h, w) as a PPM; ValueError where it is no image."""
+    pixels = pixels if shape is None else pixels.reshape(shape)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 255:
+        raise ValueError("no image of 8 bits")
+    if pixels.shape[2] not in (1, 3):
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.shape[2] not in (1, 3):
+        raise ValueError("neither grey nor RGB")
+    pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).astype(np.uint8)
     return _ppm(pixels.tobytes(), pixels.shape[:2])
 
 
@@ -181,13 +259,13 @@ _READERS = {"": _whole, "zip": _zip_member, "tar": _tar_bytes, "parquet": _parqu
 
 
 @functools.lru_cache(maxsize=16)
-def _kept_open(uri: str) -> Any:
+def _kept_open(uri: str, stamp: Stamp) -> Any:
     return open_binary(uri)
 
 
 @functools.lru_cache(maxsize=16)
-def open_zip(uri: str) -> zipfile.ZipFile:
-    """Return an open zip, the same one for the same URI.
+def open_zip(uri: str, stamp: Stamp) -> zipfile.ZipFile:
+    """Return an open zip, the same one for the same URI until its `container_stamp` changes.
 
     Raises:
         OSError, zipfile.BadZipFile: it cannot be read.
@@ -201,29 +279,30 @@ def open_zip(uri: str) -> zipfile.ZipFile:
 
 
 @functools.lru_cache(maxsize=2)
-def _row_group(uri: str, group: int, column: str) -> pa.Table:
-    file = pq.ParquetFile(_kept_open(uri))
+def _row_group(uri: str, stamp: Stamp, group: int, column: str) -> pa.Table:
+    file = pq.ParquetFile(_kept_open(uri, stamp))
     size = [name for name in ("height", "width") if name in file.schema_arrow.names]
     return file.read_row_group(group, columns=[column, *size])
 
 
-def file_stamps(sources: Sequence[str]) -> list[tuple[int, int]]:
+def file_stamps(sources: Sequence[str]) -> list[Stamp]:
     """Return (bytes, modification time in ns) of each source's local file, else (-1, -1).
 
     Cheap to compare: they tell that a file was replaced, without reading it. Objects of a store
     have none here.
     """
-    known: dict[str, tuple[int, int]] = {}
+    known: dict[str, Stamp] = {}
     found = []
     for source in sources:
         container = take_apart(source).container
         if container not in known:
-            known[container] = _stamp(container)
+            known[container] = container_stamp(container)
         found.append(known[container])
     return found
 
 
-def _stamp(container: str) -> tuple[int, int]:
+def container_stamp(container: str) -> Stamp:
+    """Return (bytes, modification time in ns) of a local file, else (-1, -1)."""
     if not container.startswith("file:"):
         return (-1, -1)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -18,7 +19,7 @@ from tasks.datasets.decode import UnreadableImage
 from tasks.datasets.layouts import LAYOUTS
 from tasks.datasets.places import open_place
 from tasks.datasets.sources import filesystem, read_source
-from tasks.errors import MissingDataError
+from tasks.errors import DataError, MissingDataError
 from tests.tasks.layout_files import WRITERS
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
@@ -74,6 +75,20 @@ def test_what_is_not_there_is_told() -> None:
         open_place("s3://faces/none").files()
     with pytest.raises(UnreadableImage, match="^file is gone$"):
         read_source("s3://faces/set/none.png")
+
+
+def test_a_store_that_does_not_answer_is_no_verdict_on_an_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        for name, value in KEYS.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        filesystem.cache_clear()
+        with pytest.raises(DataError, match="^cannot reach the object store of s3://faces/x.png"):
+            read_source("s3://faces/x.png")
+    filesystem.cache_clear()
 
 
 def test_a_whole_command_on_a_bucket_lists_once(store: dict[str, str], tmp_path: Path) -> None:

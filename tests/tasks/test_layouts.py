@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import os
+import tarfile
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from tasks.datasets.decode import UnreadableImage, decode
 from tasks.datasets.folder import folder_rows
@@ -183,6 +190,76 @@ def test_parquet_holds_images_in_three_ways(tmp_path: Path, how: str) -> None:
     found = [decode(read_source(s), 16, "none") for s in table["source"].to_pylist()]
     expected = [decode(picture(10 * (i // 6) + i % 6), 16, "none") for i in range(12)]
     assert np.array_equal(found, expected)
+
+
+def fixed_shape(pixels: npt.NDArray[np.uint8]) -> pa.Array:
+    flat = pixels.reshape(len(pixels), -1)
+    kind = pa.fixed_shape_tensor(pa.uint8(), pixels.shape[1:])
+    return pa.ExtensionArray.from_storage(kind, pa.array(flat.tolist(), kind.storage_type))
+
+
+def ray_tensors(pixels: npt.NDArray[np.uint8]) -> pa.Array:
+    from ray.data.extensions import ArrowTensorArray
+
+    return ArrowTensorArray.from_numpy(pixels)
+
+
+TENSORS: dict[str, Callable[[npt.NDArray[np.uint8]], pa.Array]] = {
+    "arrow": fixed_shape,
+    "ray": ray_tensors,
+    "channels first": lambda pixels: pa.array(pixels.transpose(0, 3, 1, 2).tolist(), NESTED),
+    "one channel": lambda pixels: pa.array(pixels[..., :1].tolist(), NESTED),
+    "grey": lambda pixels: pa.array(pixels[..., 0].tolist(), pa.list_(pa.list_(pa.uint8()))),
+}
+NESTED = pa.list_(pa.list_(pa.list_(pa.uint8())))
+
+
+@pytest.mark.parametrize("how", TENSORS)
+def test_parquet_holds_tensors(tmp_path: Path, how: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
+    table = pa.table({"image": TENSORS[how](pixels), "label": list("ababab")})
+    pq.write_table(table, tmp_path / "x.parquet")
+    if how in ("one channel", "grey"):
+        pixels = np.broadcast_to(pixels[..., :1], pixels.shape)
+    sources = listed(tmp_path, "parquet")["source"].to_pylist()
+    found = [np.asarray(Image.open(io.BytesIO(read_source(source)))) for source in sources]
+    assert np.array_equal(found, pixels)
+
+
+def test_a_parquet_row_of_nobody_is_named(tmp_path: Path) -> None:
+    table = pa.table({"image": [picture(0), picture(1)], "label": ["ann", None]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="row 1 of row group 0 has no label"):
+        listed(tmp_path, "parquet")
+
+
+@pytest.mark.parametrize("kind", ["zip", "webdataset", "parquet"])
+def test_a_container_that_was_replaced_is_read_anew(tmp_path: Path, kind: str) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    for folder, first in ((before, 0), (after, 7)):
+        folder.mkdir()
+        if kind == "zip":
+            with zipfile.ZipFile(folder / "set.zip", "w") as archive:
+                archive.writestr("ann/1.png", picture(first))
+                archive.writestr("bob/1.png", picture(first + 1))
+        elif kind == "parquet":
+            table = pa.table({"image": [picture(first), picture(first + 1)], "label": ["a", "b"]})
+            pq.write_table(table, folder / "set.parquet")
+        else:
+            with tarfile.open(folder / "set.tar", "w") as tar:
+                for name, data in (("1.png", picture(first)), ("1.cls", b"0")):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+    root = before / "set.zip" if kind == "zip" else before
+    layout = "imagefolder" if kind == "zip" else kind
+    source = listed(root, layout)["source"].to_pylist()[0]
+    assert read_source(source) == picture(0)
+    for path in after.iterdir():
+        path.replace(before / path.name)
+        os.utime(before / path.name, (1, 1))
+    source = listed(root, layout)["source"].to_pylist()[0]
+    assert read_source(source) == picture(7)
 
 
 def test_webdataset_takes_the_name_from_json_too(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Parquet: a row an image, with a column of who it shows and one of encoded bytes or pixels.
 
 Columns are found by their names and types: identity, label, person or class; and image, as bytes,
-as Hugging Face's struct of bytes and path, or as nested lists of uint8 (height x width x 3).
+as Hugging Face's struct of bytes and path, or as tensors of uint8: nested lists, Arrow's own type
+or Ray's; height x width, x 1 or 3, or channels first.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 
 from tasks.datasets.listing import Listing
 from tasks.datasets.places import Place
-from tasks.datasets.sources import member_source, open_binary
+from tasks.datasets.sources import member_source, open_binary, tensor_shape
 from tasks.errors import DataError
 
 IDENTITY_COLUMNS = ("identity", "label", "person", "class")
@@ -35,6 +36,11 @@ def parquet(place: Place, boxes: bool) -> pa.Table:
                 for group in range(file.num_row_groups):
                     names = file.read_row_group(group, columns=[who])[who].to_pylist()
                     for row, name in enumerate(names):
+                        if name is None:
+                            raise DataError(
+                                f"{path}: row {row} of row group {group} has no {who}; fill it, or "
+                                "leave the row out"
+                            )
                         cell = f"{group},{row},{image}"
                         cell_source = member_source("parquet", source, cell)
                         found.add(f"{path}!/{group},{row}", cell_source, str(name))
@@ -60,7 +66,10 @@ def _holds_images(field: pa.Field) -> bool:
         return True
     if pa.types.is_struct(kind):
         return bool(kind.get_field_index("bytes") >= 0)
+    shape = tensor_shape(field)
+    if shape is not None:
+        return len(shape) in (2, 3)
     depth = 0
     while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
         kind, depth = kind.value_type, depth + 1
-    return depth == 3 and bool(pa.types.is_uint8(kind))
+    return depth in (2, 3) and bool(pa.types.is_uint8(kind))
