@@ -45,8 +45,10 @@ class MirrorB:
         spec = self.spec
         labels = labels_of(targets, classifier.device)
         pool = score_pool(classifier, prior, spec.pool, draws.child("pool"))
-        box = PBox.of(pool.latents, spec.clip_sigmas)
-        p = box.clip(self._populations(pool, labels))  # (searches, population, w_size)
+        box = PBox.of(pool.latents, spec.clip_sigmas, prior.slope)
+        p = box.clip(
+            to_p(self._populations(pool, labels), prior.slope)
+        )  # (searches, population, w_size)
         wanted = labels.repeat_interleave(spec.restarts)
         ids = candidate_ids(targets, spec.restarts)
         fitness = self._fitness(classifier, prior, p, wanted, 0)
@@ -69,13 +71,15 @@ class MirrorB:
         shape = (len(targets), spec.restarts)
         order = top.values.view(shape).argsort(dim=1, descending=True, stable=True)
         latents = torch.gather(
-            to_w(best).view(*shape, -1), 1, order[:, :, None].expand(-1, -1, p.shape[2])
+            to_w(best, prior.slope).view(*shape, -1),
+            1,
+            order[:, :, None].expand(-1, -1, p.shape[2]),
         )
         confidence = top.values.view(shape).gather(1, order).exp()
         return AttackResult(synthesize_all(prior, latents), latents, confidence)
 
     def _populations(self, pool: Pool, labels: Tensor) -> Tensor:
-        """Return P-space populations, the fittest of each restart's own part of the pool."""
+        """Return populations in w, the fittest of each restart's own part of the pool."""
         spec = self.spec
         parts = []
         for restart in range(spec.restarts):
@@ -85,13 +89,13 @@ class MirrorB:
             best = part.best(labels, min(spec.population, len(part.latents)))
             repeats = -(-spec.population // best.shape[1])
             parts.append(best.repeat(1, repeats, 1)[:, : spec.population])
-        return to_p(torch.stack(parts, dim=1).flatten(0, 1))
+        return torch.stack(parts, dim=1).flatten(0, 1)
 
     def _fitness(
         self, classifier: Classifier, prior: Prior, p: Tensor, labels: Tensor, generation: int
     ) -> Tensor:
         """Return log probabilities of the target class, (searches, individuals)."""
-        flat = to_w(p).flatten(0, 1)
+        flat = to_w(p, prior.slope).flatten(0, 1)
         wanted = labels.repeat_interleave(p.shape[1])
         found = []
         for i in range(0, len(flat), BATCH):

@@ -18,7 +18,7 @@ from attacks.candidates import synthesize_all
 from attacks.losses import cross_entropy
 from attacks.pool import BATCH, score_pool
 from attacks.prior import Prior
-from attacks.pspace import PBox, to_p, to_w
+from attacks.pspace import PBox
 from attacks.spec import MirrorWSpec
 from tasks.classifiers import Classifier
 from tasks.draws import Draws
@@ -44,7 +44,7 @@ class MirrorW:
         spec = self.spec
         labels = labels_of(targets, classifier.device)
         pool = score_pool(classifier, prior, spec.pool, draws.child("pool"))
-        box = PBox.of(pool.latents, spec.clip_sigmas)
+        box = PBox.of(pool.latents, spec.clip_sigmas, prior.slope)
         starts = min(spec.starts, spec.pool)
         w = pool.best(labels, starts).flatten(0, 1)
         wanted = labels.repeat_interleave(starts)
@@ -64,7 +64,7 @@ class MirrorW:
         self, classifier: Classifier, prior: Prior, box: PBox, w: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return each candidate's best latent and its loss."""
-        w = to_w(box.clip(to_p(w))).requires_grad_(True)
+        w = box.clip_w(w).requires_grad_(True)
         optimizer = torch.optim.Adam([w], lr=self.spec.learning_rate)
         best = w.detach().clone()
         lowest = torch.full((len(w),), math.inf, device=w.device)
@@ -83,7 +83,7 @@ class MirrorW:
             loss.sum().backward()
             optimizer.step()
             with torch.no_grad():
-                w.copy_(to_w(box.clip(to_p(w))))
+                w.copy_(box.clip_w(w))
         return best, lowest
 
 

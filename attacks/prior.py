@@ -7,6 +7,7 @@ leaky rectifier with slope 0.2, which MIRROR's P-space inverts.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -26,20 +27,48 @@ FORMAT = "dcdctl-prior/1"
 SLOPE = 0.2
 
 
+State = tuple[Tensor, ...]
+"""What one layer of a generator hands to the next; () before the first."""
+
+
 class Prior(Protocol):
-    """A generator with a mapping latent, trained on public data alone."""
+    """A generator with a mapping latent, trained on public data alone.
+
+    Attributes:
+        bounds: range of its images.
+        image_size: pixels of a side.
+        z_size: of z, which is normal.
+        w_size: of w.
+        w_mean: mean of w, (w_size,).
+        slope: of the mapping's last leaky rectifier; 1 where there is no mapping.
+        num_layers: into which `advance` cuts the synthesis.
+        critic: how real images (n, 3, s, s) in `bounds` look, (n,), higher is more real; None where
+            the generator was trained without one.
+    """
 
     bounds: Bounds
     image_size: int
     z_size: int
     w_size: int
     w_mean: Tensor
+    slope: float
+    num_layers: int
+
+    @property
+    def critic(self) -> Callable[[Tensor], Tensor] | None:
+        """How real images look."""
 
     def map(self, z: Tensor, truncation: float = 1.0) -> Tensor:
         """Return w (n, w_size) of z (n, z_size), pulled towards `w_mean` below truncation 1."""
 
     def synthesize(self, w: Tensor) -> Tensor:
         """Return images (n, 3, s, s) in `bounds`."""
+
+    def advance(self, state: State, w: Tensor, start: int, stop: int) -> State:
+        """Run layers start to stop - 1; all layers, and then `finish`, are `synthesize`."""
+
+    def finish(self, state: State) -> Tensor:
+        """Return images (n, 3, s, s) in `bounds` of the last layer's state."""
 
 
 class DecoderSpec(Spec):
@@ -66,6 +95,8 @@ class DecoderPrior(nn.Module):
     """
 
     bounds = UNIT
+    slope = SLOPE
+    critic = None
 
     def __init__(self, spec: DecoderSpec) -> None:
         super().__init__()
@@ -78,6 +109,7 @@ class DecoderPrior(nn.Module):
         self.spec = spec
         self.image_size = spec.image_size
         self.z_size = self.w_size = spec.latent_size
+        self.num_layers = len(spec.channels)
         width = 2 * spec.latent_size
         self.mapping = nn.Sequential(
             nn.Linear(spec.latent_size, width),
@@ -106,14 +138,28 @@ class DecoderPrior(nn.Module):
 
     def synthesize(self, w: Tensor) -> Tensor:
         """Return images (n, 3, s, s) in [0, 1]; bfloat16 inside where the processor has it."""
+        return self.finish(self.advance((), w, 0, self.num_layers))
+
+    def advance(self, state: State, w: Tensor, start: int, stop: int) -> State:
+        """Run layers on the state (features,): first the 4 x 4 block, then the doublings."""
         dtype = autocast_dtype("auto", w.device)
         with torch.autocast(w.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            x = functional.leaky_relu(self.start(w), SLOPE)
-            x = x.view(len(w), 4, 4, self.spec.channels[0]).permute(0, 3, 1, 2)
-            for stage, style in zip(self.stages, self.styles, strict=True):
-                x = stage(x)
-                scale, shift = style(w)[:, :, None, None].chunk(2, dim=1)
-                x = functional.leaky_relu(x * (1 + scale) + shift, SLOPE)
+            for layer in range(start, stop):
+                if layer == 0:
+                    x = functional.leaky_relu(self.start(w), SLOPE)
+                    x = x.view(len(w), 4, 4, self.spec.channels[0]).permute(0, 3, 1, 2)
+                else:
+                    x = self.stages[layer - 1](state[0])
+                    scale, shift = self.styles[layer - 1](w)[:, :, None, None].chunk(2, dim=1)
+                    x = functional.leaky_relu(x * (1 + scale) + shift, SLOPE)
+                state = (x,)
+        return state
+
+    def finish(self, state: State) -> Tensor:
+        """Return images (n, 3, s, s) in [0, 1]."""
+        x = state[0]
+        dtype = autocast_dtype("auto", x.device)
+        with torch.autocast(x.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             x = self.to_rgb(x)
         return torch.sigmoid(x.float())
 

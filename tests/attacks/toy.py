@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from attacks.attack import AttackResult
+from attacks.prior import State
 from attacks.registry import ATTACKS, make_attack
 from attacks.spec import AttackSpec, MirrorBSpec, MirrorWSpec, PpaSpec
 from tasks.classifiers import CountingClassifier, ScoresOnly, TorchClassifier
@@ -33,6 +34,9 @@ class ColourPrior:
     image_size = SIZE
     z_size = 6
     w_size = 6
+    slope = 0.2
+    num_layers = 2
+    critic = None
 
     def __init__(self) -> None:
         self.w_mean = torch.zeros(6)
@@ -42,8 +46,15 @@ class ColourPrior:
         return functional.leaky_relu(z, 0.2) * truncation
 
     def synthesize(self, w: Tensor) -> Tensor:
-        colour = torch.tanh(w @ self.mix.T)
-        return colour[:, :, None, None].expand(-1, -1, SIZE, SIZE)
+        return self.finish(self.advance((), w, 0, 2))
+
+    def advance(self, state: State, w: Tensor, start: int, stop: int) -> State:
+        for layer in range(start, stop):
+            state = (w @ self.mix.T if layer == 0 else state[0][:, :, None, None],)
+        return state
+
+    def finish(self, state: State) -> Tensor:
+        return torch.tanh(state[0]).expand(-1, -1, SIZE, SIZE)
 
 
 class NearestColour(torch.nn.Module):

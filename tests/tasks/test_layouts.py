@@ -192,6 +192,9 @@ def test_parquet_holds_images_in_three_ways(tmp_path: Path, how: str) -> None:
     assert np.array_equal(found, expected)
 
 
+NESTED = pa.list_(pa.list_(pa.list_(pa.uint8())))
+
+
 def fixed_shape(pixels: npt.NDArray[np.uint8]) -> pa.Array:
     flat = pixels.reshape(len(pixels), -1)
     kind = pa.fixed_shape_tensor(pa.uint8(), pixels.shape[1:])
@@ -211,7 +214,6 @@ TENSORS: dict[str, Callable[[npt.NDArray[np.uint8]], pa.Array]] = {
     "one channel": lambda pixels: pa.array(pixels[..., :1].tolist(), NESTED),
     "grey": lambda pixels: pa.array(pixels[..., 0].tolist(), pa.list_(pa.list_(pa.uint8()))),
 }
-NESTED = pa.list_(pa.list_(pa.list_(pa.uint8())))
 
 
 @pytest.mark.parametrize("how", TENSORS)
