@@ -26,7 +26,8 @@ class AttackResult:
     Attributes:
         images: (targets, n, 3, s, s) in the unit range.
         latents: (targets, n, w_size).
-        confidence: the attacked classifier's confidence in the target class, (targets, n).
+        confidence: the attack's own measure in [0, 1], (targets, n): as a rule the attacked
+            classifier's confidence in the target class.
     """
 
     images: Tensor
@@ -42,6 +43,9 @@ class Attack(Protocol):
     @property
     def spec(self) -> Spec:
         """The budget."""
+
+    def images(self, targets: int) -> int:
+        """Return how many images it synthesises or shows at the most, for the bill."""
 
     def run(
         self, classifier: Classifier, prior: Prior, targets: Sequence[TargetClass], draws: Draws

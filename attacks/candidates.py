@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from attacks.attack import to_bounds
 from attacks.pool import BATCH
@@ -40,6 +41,59 @@ def random_views(
     return crop_views(
         images, side, (2 * u[:, 1] - 1) * (1 - side), (2 * u[:, 2] - 1) * (1 - side), mirrored
     )
+
+
+def turned_views(images: Tensor, uniform: FloatArray) -> Tensor:
+    """Return views as AlignMI averages over: crop, mirror, turn.
+
+    Area 0.8 to 1, aspect ratio 0.9 to 1.1, mirrored or not, turned by up to 5 degrees (AlignMI,
+    NeurIPS 2025, transformation-averaged alignment).
+
+    Args:
+        images: (n, 3, s, s).
+        uniform: six draws in [0, 1) for each image, (n, 6).
+    """
+    u = torch.from_numpy(uniform).to(images.device, torch.float32)
+    side, ratio = torch.sqrt(0.8 + 0.2 * u[:, 0]), torch.sqrt(0.9 + 0.2 * u[:, 1])
+    width, height = (side * ratio).clamp_max(1.0), (side / ratio).clamp_max(1.0)
+    mirrored = torch.where(u[:, 4] < 0.5, -1.0, 1.0)
+    angle = torch.deg2rad(10 * u[:, 5] - 5)
+    theta = torch.stack(
+        [
+            torch.stack([width * mirrored * angle.cos(), -height * angle.sin()], dim=1),
+            torch.stack([width * mirrored * angle.sin(), height * angle.cos()], dim=1),
+        ],
+        dim=1,
+    )
+    shift = torch.stack([(2 * u[:, 2] - 1) * (1 - width), (2 * u[:, 3] - 1) * (1 - height)], dim=1)
+    grid = functional.affine_grid(
+        torch.cat([theta, shift[:, :, None]], dim=2), list(images.shape), align_corners=False
+    )
+    return functional.grid_sample(
+        images, grid.to(images.dtype), padding_mode="reflection", align_corners=False
+    )
+
+
+def best_first(values: Tensor, groups: int, keep: int) -> tuple[Tensor, Tensor]:
+    """Return the highest values of each group and their rows in the flat input.
+
+    Args:
+        values: (groups * n,).
+        groups: targets.
+        keep: of each.
+
+    Returns:
+        Values (groups, keep), highest first, and rows (groups, keep); fewer than `keep` where a
+        group has fewer.
+    """
+    of_group = values.view(groups, -1)
+    top = of_group.sort(dim=1, descending=True, stable=True)
+    keep = min(keep, of_group.shape[1])
+    rows = (
+        top.indices[:, :keep]
+        + of_group.shape[1] * torch.arange(groups, device=values.device)[:, None]
+    )
+    return top.values[:, :keep], rows
 
 
 @torch.no_grad()

@@ -37,6 +37,12 @@ class MirrorB:
     def __init__(self, spec: MirrorBSpec) -> None:
         self.spec = spec
 
+    def images(self, targets: int) -> int:
+        """Return how many images it synthesises at the most."""
+        spec = self.spec
+        born = spec.population + spec.generations * (spec.population - 1)
+        return spec.pool + targets * spec.restarts * born
+
     @torch.no_grad()
     def run(
         self, classifier: Classifier, prior: Prior, targets: Sequence[TargetClass], draws: Draws
@@ -44,7 +50,9 @@ class MirrorB:
         """Return the elite of each of `restarts` searches a target, the most confident first."""
         spec = self.spec
         labels = labels_of(targets, classifier.device)
-        pool = score_pool(classifier, prior, spec.pool, draws.child("pool"))
+        pool = score_pool(
+            classifier, prior, spec.pool, draws.child("pool"), truncation=spec.truncation
+        )
         box = PBox.of(pool.latents, spec.clip_sigmas, prior.slope)
         p = box.clip(
             to_p(self._populations(pool, labels), prior.slope)
@@ -105,7 +113,7 @@ class MirrorB:
             scores = classifier.scores(images)
             found.append(scores.gather(1, wanted[i : i + BATCH, None])[:, 0])
         log_scores = torch.cat(found).clamp_min(1e-30).log()
-        check_finite(-log_scores, wanted, self.spec.name, generation)
+        check_finite(-log_scores, wanted, self.spec.label, generation)
         return log_scores.view(p.shape[:2])
 
     def _children(

@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from attacks.attack import Access, AttackResult, check_finite, labels_of, to_bounds
-from attacks.candidates import synthesize_all
-from attacks.losses import cross_entropy
+from attacks.candidates import candidate_ids, synthesize_all
+from attacks.objective import Objective
 from attacks.pool import BATCH, score_pool
 from attacks.prior import Prior
 from attacks.pspace import PBox
 from attacks.spec import MirrorWSpec
+from attacks.students import BATCH as LEARNT
 from tasks.classifiers import Classifier
-from tasks.draws import Draws
+from tasks.draws import Draws, IntArray
 from tasks.types import TargetClass
 
 
@@ -37,13 +38,24 @@ class MirrorW:
     def __init__(self, spec: MirrorWSpec) -> None:
         self.spec = spec
 
+    def images(self, targets: int) -> int:
+        """Return how many images it synthesises or shows."""
+        spec = self.spec
+        each = (spec.steps + 1) * max(1, spec.views)
+        taught = LEARNT * spec.student_steps if spec.students else 0
+        return spec.pool + targets * spec.starts * each + taught
+
     def run(
         self, classifier: Classifier, prior: Prior, targets: Sequence[TargetClass], draws: Draws
     ) -> AttackResult:
         """Return `starts` reconstructions of each target, the most confident first."""
         spec = self.spec
         labels = labels_of(targets, classifier.device)
-        pool = score_pool(classifier, prior, spec.pool, draws.child("pool"))
+        pool = score_pool(
+            classifier, prior, spec.pool, draws.child("pool"), truncation=spec.truncation
+        )
+        objective = Objective(spec, classifier, prior, draws)
+        ids = candidate_ids(targets, min(spec.starts, spec.pool))
         box = PBox.of(pool.latents, spec.clip_sigmas, prior.slope)
         starts = min(spec.starts, spec.pool)
         w = pool.best(labels, starts).flatten(0, 1)
@@ -51,17 +63,27 @@ class MirrorW:
         losses = torch.empty(len(w), device=w.device)
         for start in range(0, len(w), BATCH):
             part = slice(start, start + BATCH)
-            w[part], losses[part] = self._optimise(classifier, prior, box, w[part], wanted[part])
+            w[part], losses[part] = self._optimise(
+                objective, prior, box, w[part], wanted[part], ids[part]
+            )
 
         order = losses.view(len(targets), starts).argsort(dim=1, stable=True)
         latents = torch.gather(
             w.view(len(targets), starts, -1), 1, order[:, :, None].expand(-1, -1, w.shape[1])
         )
-        confidence = torch.exp(-losses.view(len(targets), starts).gather(1, order))
+        ranked = losses.view(len(targets), starts).gather(1, order)
+        # The cross entropy is minus the log of the confidence; other losses only rank.
+        confidence = torch.exp(-ranked) if spec.loss == "cross-entropy" else torch.sigmoid(-ranked)
         return AttackResult(synthesize_all(prior, latents), latents, confidence)
 
     def _optimise(
-        self, classifier: Classifier, prior: Prior, box: PBox, w: Tensor, labels: Tensor
+        self,
+        objective: Objective,
+        prior: Prior,
+        box: PBox,
+        w: Tensor,
+        labels: Tensor,
+        ids: IntArray,
     ) -> tuple[Tensor, Tensor]:
         """Return each candidate's best latent and its loss."""
         w = box.clip_w(w).requires_grad_(True)
@@ -69,9 +91,9 @@ class MirrorW:
         best = w.detach().clone()
         lowest = torch.full((len(w),), math.inf, device=w.device)
         for step in range(self.spec.steps + 1):
-            images = to_bounds(prior.synthesize(w), prior.bounds, classifier.bounds)
-            loss = cross_entropy(classifier.logits(images), labels)
-            check_finite(loss.detach(), labels, self.spec.name, step)
+            images = to_bounds(prior.synthesize(w), prior.bounds, objective.classifier.bounds)
+            loss = objective(images, labels, ids, step)
+            check_finite(loss.detach(), labels, self.spec.label, step)
             better = loss.detach() < lowest
             lowest = torch.where(better, loss.detach(), lowest)
             best = torch.where(better[:, None], w.detach(), best)

@@ -25,10 +25,80 @@ class PriorSpec(Spec):
     latent_size: int = Field(64, ge=4, le=512, description="Size of z and w.")
 
 
-class PpaSpec(Spec):
-    """Plug & Play Attack (Struppek et al., ICML 2022), sections 3.2 to 3.4."""
+class _AttackSpec(Spec):
+    """What every attack's settings begin with."""
 
-    name: Literal["ppa"] = "ppa"
+    name: str
+    preset: str | None = Field(
+        None, description="A published setting to start from, such as ppa/celeba-ffhq."
+    )
+    title: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9-]*$",
+        description="Name in the results, so that an attack may run twice with other settings.",
+    )
+
+    @property
+    def label(self) -> str:
+        """The attack's name in results."""
+        return self.title or self.name
+
+
+class WhiteBoxSpec(_AttackSpec):
+    """What every attack with gradients may set."""
+
+    loss: Literal["poincare", "cross-entropy", "max-margin", "logit"] = Field(
+        "cross-entropy",
+        description="poincare: PPA. max-margin: PLG-MI. logit: LOMMA, the target's raw logit.",
+    )
+    views: int = Field(
+        0,
+        ge=0,
+        description="Random views (crop, mirror, turn) over which each gradient is averaged, as "
+        "AlignMI does; 0 shows the image as the attack has it.",
+    )
+    feature_weight: float = Field(
+        0.0,
+        ge=0,
+        description="LOMMA: weight of the squared gap between penultimate features and their mean "
+        "over the public.",
+    )
+    students: tuple[str, ...] = Field(
+        (),
+        description="LOMMA: networks distilled from the classifier on the prior's images, whose "
+        "losses are averaged with its own.",
+    )
+    student_steps: int = Field(600, ge=1, description="SGD steps of each student, 64 images each.")
+
+
+class GmiSpec(WhiteBoxSpec):
+    """Generative Model Inversion (Zhang et al., CVPR 2020): momentum in z, a critic's judgement."""
+
+    name: Literal["gmi"] = "gmi"
+    restarts: int = Field(8, ge=1, description="Reconstructions of each target: one a start.")
+    steps: int = Field(300, ge=1, description="Steps of momentum, or of Adam.")
+    learning_rate: float = Field(0.02, gt=0, description="Of the momentum, or of Adam.")
+    optimiser: Literal["momentum", "adam"] = Field(
+        "momentum", description="momentum: Nesterov's, 0.9, as GMI. adam: as PLG-MI."
+    )
+    identity_weight: float = Field(
+        100.0, gt=0, description="Of the identity loss against the critic's, where there is one."
+    )
+    averaged_over: int = Field(
+        60,
+        ge=1,
+        description="The released loss is a mean over so many candidates, which scales the step; "
+        "here a candidate's step does not depend on the batch.",
+    )
+    clip: float = Field(1.0, gt=0, description="z stays in [-clip, clip].")
+
+
+class SearchSpec(WhiteBoxSpec):
+    """What PPA and the attacks that build on its search may set."""
+
+    loss: Literal["poincare", "cross-entropy", "max-margin", "logit"] = Field(
+        "poincare", description="poincare: PPA's own. The others are other attacks'."
+    )
     pool: int = Field(8000, ge=1, description="Latents scored for the initial selection.")
     candidates: int = Field(20, ge=1, description="Latents optimised for each target.")
     steps: int = Field(40, ge=1, description="Adam steps.")
@@ -38,7 +108,26 @@ class PpaSpec(Spec):
     truncation: float = Field(1.0, gt=0, le=1, description="Of the initial latents.")
 
 
-class MirrorWSpec(Spec):
+class PpaSpec(SearchSpec):
+    """Plug & Play Attack (Struppek et al., ICML 2022), sections 3.2 to 3.4."""
+
+    name: Literal["ppa"] = "ppa"
+
+
+class IfGmiSpec(SearchSpec):
+    """IF-GMI (Qiu et al., ECCV 2024): PPA's search, then through the generator's inner features."""
+
+    name: Literal["if-gmi"] = "if-gmi"
+    layer_steps: int = Field(10, ge=1, description="Adam steps at each layer.")
+    layers: int = Field(2, ge=1, description="Layers whose features are searched, first to last.")
+    radii: tuple[float, ...] = Field(
+        (100.0, 200.0),
+        min_length=1,
+        description="L1 radius within which each layer's features stay; the last one repeats.",
+    )
+
+
+class MirrorWSpec(WhiteBoxSpec):
     """MIRROR, white box (An et al., NDSS 2022)."""
 
     name: Literal["mirror-w"] = "mirror-w"
@@ -47,9 +136,10 @@ class MirrorWSpec(Spec):
     steps: int = Field(60, ge=1, description="Adam steps.")
     learning_rate: float = Field(0.2, gt=0, description="Peak of the projector's schedule.")
     clip_sigmas: float = Field(2.0, gt=0, description="P-space box: mean plus minus so many sd.")
+    truncation: float = Field(1.0, gt=0, le=1, description="Of the presamples.")
 
 
-class MirrorBSpec(Spec):
+class MirrorBSpec(_AttackSpec):
     """MIRROR, black box: a genetic search that sees scores only (An et al., NDSS 2022)."""
 
     name: Literal["mirror-b"] = "mirror-b"
@@ -63,6 +153,63 @@ class MirrorBSpec(Spec):
     stop_confidence: float = Field(
         1.0, gt=0, le=1, description="A search ends at this confidence; 1 never stops early."
     )
+    truncation: float = Field(1.0, gt=0, le=1, description="Of the presamples.")
 
 
-AttackSpec = Annotated[PpaSpec | MirrorWSpec | MirrorBSpec, Field(discriminator="name")]
+class BrepMiSpec(_AttackSpec):
+    """BREP-MI (Kahla et al., CVPR 2022): sees the label alone, moves away from its boundary."""
+
+    name: Literal["brep-mi"] = "brep-mi"
+    pool: int = Field(8000, ge=1, description="Latents labelled to find starts, for all targets.")
+    restarts: int = Field(8, ge=1, description="Reconstructions of each target: one a start.")
+    points: int = Field(32, ge=2, description="On the sphere around the current latent.")
+    steps: int = Field(60, ge=1, description="Spheres asked for each start, at the most.")
+    radius: float = Field(2.0, gt=0, description="Of the first sphere.")
+    growth: float = Field(1.3, gt=1, description="Of the radius once a sphere lies in the class.")
+    share: float = Field(
+        0.75, gt=0, lt=1, description="Of a sphere's points in the class for it to grow."
+    )
+    step_size: float = Field(3.0, gt=0, description="Longest move; a third of the radius at most.")
+    clip: float = Field(1.5, gt=0, description="z stays in [-clip, clip].")
+    patience: int = Field(1000, ge=1, description="Spheres asked at one radius before it ends.")
+
+
+Strategy = Literal["modes", "reject", "sharp", "level", "attribute", "views"]
+
+
+class AdaptiveSpec(SearchSpec):
+    """An attacker who knows that DCD is in use, and not who the surrogate is.
+
+    Every strategy has PPA's budget of candidates and steps.
+    """
+
+    name: Literal["adaptive"] = "adaptive"
+    strategy: Strategy = Field(
+        "modes",
+        description="modes: one answer from each mode that is found. reject: searches away from "
+        "the mode found first. sharp: keeps the sharpest minima. level: holds the confidence at "
+        "`confidence`, flattens the other classes. attribute: picks the mode with the target's "
+        "known attributes. views: gradients averaged over views, for fewer candidates.",
+    )
+    modes: int = Field(4, ge=2, description="Clusters of a target's candidates, at the most.")
+    reject_weight: float = Field(
+        1.0, gt=0, description="reject: of the likeness to the first mode in the feature space."
+    )
+    confidence: float = Field(0.45, gt=0, lt=1, description="level: where the target's is held.")
+    probes: int = Field(8, ge=1, description="sharp: random directions of the curvature probe.")
+    known: tuple[str, ...] = Field(
+        ("hair", "male", "feminine", "masculine"),
+        description="attribute: the attacker knows the target's attributes whose names hold one "
+        "of these words.",
+    )
+
+    @property
+    def label(self) -> str:
+        """The attack's name in results."""
+        return self.title or f"adaptive-{self.strategy}"
+
+
+AttackSpec = Annotated[
+    PpaSpec | MirrorWSpec | MirrorBSpec | GmiSpec | IfGmiSpec | BrepMiSpec | AdaptiveSpec,
+    Field(discriminator="name"),
+]

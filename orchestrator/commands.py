@@ -146,18 +146,10 @@ def _rows_in_order(selection: Selection) -> pa.Table:
 
 
 def _attack_images(spec: ExperimentSpec, targets: int) -> int:
-    """Return how many images all attacks synthesise against one model."""
-    total = 0
-    for attack in spec.attacks:
-        total += attack.pool
-        if attack.name == "ppa":
-            total += targets * attack.candidates * (attack.steps + attack.selection_rounds)
-        elif attack.name == "mirror-w":
-            total += targets * attack.starts * (attack.steps + 1)
-        else:
-            born = attack.population + attack.generations * (attack.population - 1)
-            total += targets * attack.restarts * born
-    return total
+    """Return how many images all attacks synthesise against one model, at the most."""
+    from attacks.registry import make_attack
+
+    return sum(make_attack(attack).images(targets) for attack in spec.attacks)
 
 
 class AugmentOutcome(Spec):

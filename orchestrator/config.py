@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from attacks.presets import expand
 from orchestrator.config_errors import Override, Source, explain
 from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
@@ -51,11 +52,30 @@ def load_spec(path: Path | None, overrides: Sequence[str] = ()) -> ExperimentSpe
                 "experiment is `key: value` lines; `dcdctl init` writes a file to start from"
             )
         source = Source(str(path), node)
-    source.overrides.extend(_apply(raw, option) for option in overrides)
+    _expand_attacks(raw, source)
+    for option in overrides:
+        source.overrides.append(_apply(raw, option))
+        _expand_attacks(raw, source)
     try:
         return ExperimentSpec.model_validate(raw)
     except ValidationError as error:
         raise SpecError(explain(error, raw, source)) from None
+
+
+def _expand_attacks(raw: dict[str, Any], source: Source) -> None:
+    """Write attacks that are a bare name or start from a preset as mappings of their settings.
+
+    Raises:
+        SpecError: no preset has that name.
+    """
+    attacks = raw.get("attacks")
+    if not isinstance(attacks, list):
+        return
+    for i, attack in enumerate(attacks):
+        try:
+            attacks[i] = expand(attack)
+        except SpecError as error:
+            raise SpecError(f"{source.of(('attacks', i))}{error}") from None
 
 
 def outline(spec: ExperimentSpec) -> dict[str, str]:
@@ -78,7 +98,7 @@ def outline(spec: ExperimentSpec) -> dict[str, str]:
         "data": f"{source}, {data.image_size}x{data.image_size} pixels",
         "protected": f"{who} of {classes}",
         "trials": f"{trials} with DCD ({spec.sweep.search}), and the control",
-        "attacks": ", ".join(attack.name for attack in spec.attacks),
+        "attacks": ", ".join(attack.label for attack in spec.attacks),
         "storage": spec.storage,
     }
 
@@ -189,10 +209,12 @@ def _apply(raw: dict[str, Any], option: str) -> Override:
 
 
 def _index(items: list[Any], token: str, where: str, shown: str) -> int:
-    """Return the position of an item that is named by its position or by its `name`."""
+    """Return the position of an item that is named by its position, its title or its name."""
     names = [item.get("name") if isinstance(item, dict) else None for item in items]
-    if token in names:
-        return names.index(token)
+    titles = [item.get("title") if isinstance(item, dict) else None for item in items]
+    for words in (titles, names):
+        if token in words:
+            return words.index(token)
     if not re.fullmatch(r"\d+", token):
         known = [name for name in names if isinstance(name, str)]
         raise SpecError(f"{shown}: {where} has no {token!r}{did_you_mean(token, known)}")

@@ -30,7 +30,13 @@ ATTACKS: dict[str, Caps] = {
     "ppa": {"pool": 200, "candidates": 4, "steps": 5, "keep": 2, "selection_rounds": 2},
     "mirror-w": {"pool": 200, "starts": 2, "steps": 5},
     "mirror-b": {"pool": 200, "restarts": 2, "population": 8, "generations": 3},
+    "gmi": {"restarts": 2, "steps": 5, "student_steps": 5, "views": 2},
+    "brep-mi": {"pool": 200, "restarts": 2, "points": 8, "steps": 3},
 }
+ATTACKS["if-gmi"] = ATTACKS["ppa"] | {"layer_steps": 2, "layers": 1}
+ATTACKS["adaptive"] = ATTACKS["ppa"] | {"probes": 2}
+for _gradient in ("ppa", "mirror-w", "if-gmi", "adaptive"):
+    ATTACKS[_gradient] |= {"student_steps": 5, "views": 2}
 
 
 def smoke(spec: ExperimentSpec) -> ExperimentSpec:

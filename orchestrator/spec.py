@@ -133,10 +133,10 @@ class ExperimentSpec(Spec):
                 "data.surrogates is an empty list; name classes that may lend their images, or use "
                 "protect.surrogate_pool=builtin"
             )
-        names = [attack.name for attack in self.attacks]
+        names = [attack.label for attack in self.attacks]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"attack {name!r} is listed twice")
+                raise ValueError(f"attack {name!r} is listed twice; give one of them a `title`")
         return self
 
     @property

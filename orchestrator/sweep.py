@@ -259,7 +259,7 @@ def _report(run: Path, display: Display) -> Path:
 
 
 def _heading(spec: ExperimentSpec, selection: Selection, run: Path, before: int, total: int) -> str:
-    attacks = ", ".join(attack.name for attack in spec.attacks)
+    attacks = ", ".join(attack.label for attack in spec.attacks)
     kept = f", {before} of them done" if before else ""
     return (
         f"[bold]{spec.name}[/bold]  {selection.num_classes} identities, "

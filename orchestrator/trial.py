@@ -31,6 +31,7 @@ from tasks.types import Image8, TargetClass
 if TYPE_CHECKING:
     import torch
 
+    from attacks.knowledge import Knowledge
     from attacks.prior import Prior
     from attacks.spec import AttackSpec
     from augment.spec import DcdSpec
@@ -183,7 +184,7 @@ def _measure(
         accuracy = accuracy_of(classifier, world)
     results: dict[str, Reconstructed] = {}
     for spec in plan.attacks:
-        with clock.stage(spec.name):
+        with clock.stage(spec.label):
             results |= attack_all(classifier, prior, world, (spec,))
     with clock.stage("wait for the evaluation classifier"):
         judged_by = evaluator()
@@ -228,23 +229,27 @@ class Reconstructed:
 
 
 def attack_all(
-    classifier: Classifier, prior: Prior, world: World, attacks: Sequence[AttackSpec]
+    classifier: Classifier,
+    prior: Prior,
+    world: World,
+    attacks: Sequence[AttackSpec],
+    knowledge: Knowledge | None = None,
 ) -> dict[str, Reconstructed]:
     """Run attacks against all targets at once, each with the access that it declares."""
     from attacks.registry import make_attack
-    from tasks.classifiers import CountingClassifier, ScoresOnly
+    from tasks.classifiers import ACCESS
     from tasks.draws import Draws
     from tasks.evaluation import from_unit
 
     found: dict[str, Reconstructed] = {}
     for spec in attacks:
-        attack = make_attack(spec)
-        seen = (CountingClassifier if attack.access == "white-box" else ScoresOnly)(classifier)
-        images = attack.run(seen, prior, world.targets, Draws(world.seed, (spec.name,))).images
+        attack = make_attack(spec, knowledge)
+        seen = ACCESS[attack.access](classifier)
+        images = attack.run(seen, prior, world.targets, Draws(world.seed, (spec.label,))).images
         stored = from_unit(images.flatten(0, 1)).reshape(
             *images.shape[:2], *images.shape[3:], images.shape[2]
         )
-        found[spec.name] = Reconstructed(stored, seen.queries)
+        found[spec.label] = Reconstructed(stored, seen.queries)
     return found
 
 
@@ -261,7 +266,7 @@ def judge_all(
         name: judge(judged_by, found.images, world.targets) for name, found in results.items()
     }
     records = tuple(
-        _attack_record(spec, verdicts[spec.name], world, results[spec.name].queries)
+        _attack_record(spec, verdicts[spec.label], world, results[spec.label].queries)
         for spec in attacks
     )
     return records, {name: found.verdict for name, found in verdicts.items()}
@@ -351,7 +356,7 @@ def _attack_record(
     hit = verdicts.verdict == TARGET
     lent = verdicts.verdict == SURROGATE
     return AttackRecord(
-        name=spec.name,
+        name=spec.label,
         access=ATTACKS[spec.name].access,
         accuracy_at_1=Rate.of(int(hit.sum()), hit.size),
         accuracy_at_5=Rate.of(int(verdicts.in_top5.sum()), hit.size),
@@ -365,7 +370,10 @@ def _attack_record(
             )
             for i, pseudonym in enumerate(world.pseudonyms)
         ),
-        settings=spec.model_dump(mode="json", exclude={"name"}),
+        settings={
+            key: ", ".join(map(str, value)) if isinstance(value, list) else value
+            for key, value in spec.model_dump(mode="json", exclude={"name", "title"}).items()
+        },
         queries=queries,
     )
 

@@ -31,8 +31,14 @@ class Classifier(Protocol):
     def logits(self, images: Tensor) -> Tensor:
         """Return logits (n, num_classes) of images (n, 3, s, s) in `bounds`, differentiable."""
 
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and penultimate features (n, features), both differentiable."""
+
     def scores(self, images: Tensor) -> Tensor:
         """Return class probabilities (n, num_classes), without a gradient."""
+
+    def labels(self, images: Tensor) -> Tensor:
+        """Return the likeliest class of each image, int64 (n,)."""
 
 
 class TorchClassifier:
@@ -69,38 +75,32 @@ class TorchClassifier:
             outputs: Tensor = self.module(images)
         return outputs.float()
 
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return float32 logits and penultimate features: what the last linear layer takes.
+
+        Raises:
+            AccessError: the network has no linear layer.
+        """
+        linear = [module for module in self.module.modules() if isinstance(module, nn.Linear)]
+        if not linear:
+            raise AccessError(
+                f"{type(self.module).__name__} has no linear layer, so it has no penultimate "
+                "features; use an attack without features, such as ppa"
+            )
+        seen: list[Tensor] = []
+        with linear[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+            logits = self.logits(images)
+        return logits, seen[-1].flatten(1).float()
+
     @torch.no_grad()
     def scores(self, images: Tensor) -> Tensor:
         """Return class probabilities (n, num_classes)."""
         return functional.softmax(self.logits(images), dim=1)
 
-
-class ScoresOnly:
-    """A classifier behind an API: answers with scores, counts them, grants no gradient."""
-
-    def __init__(self, classifier: Classifier) -> None:
-        self._classifier = classifier
-        self.bounds = classifier.bounds
-        self.image_size = classifier.image_size
-        self.num_classes = classifier.num_classes
-        self.device = classifier.device
-        self.queries = 0
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Refuse: logits are white-box access.
-
-        Raises:
-            AccessError: always.
-        """
-        raise AccessError(
-            "a black-box attack asked for logits; it may use scores() only, or declare "
-            "access = 'white-box'"
-        )
-
-    def scores(self, images: Tensor) -> Tensor:
-        """Return class probabilities (n, num_classes); every image is one query."""
-        self.queries += len(images)
-        return self._classifier.scores(images.detach())
+    @torch.no_grad()
+    def labels(self, images: Tensor) -> Tensor:
+        """Return the likeliest class of each image, int64 (n,)."""
+        return self.logits(images).argmax(dim=1)
 
 
 class CountingClassifier:
@@ -119,10 +119,77 @@ class CountingClassifier:
         self.queries += len(images)
         return self._classifier.logits(images)
 
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and penultimate features, differentiable."""
+        self.queries += len(images)
+        return self._classifier.embed(images)
+
     def scores(self, images: Tensor) -> Tensor:
         """Return class probabilities (n, num_classes)."""
         self.queries += len(images)
         return self._classifier.scores(images)
+
+    def labels(self, images: Tensor) -> Tensor:
+        """Return the likeliest class of each image, int64 (n,)."""
+        self.queries += len(images)
+        return self._classifier.labels(images)
+
+
+class ScoresOnly(CountingClassifier):
+    """A classifier behind an API: answers with scores, counts them, grants no gradient."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Refuse: logits are white-box access.
+
+        Raises:
+            AccessError: always.
+        """
+        raise AccessError(
+            "a black-box attack asked for logits; it may use scores() only, or declare "
+            "access = 'white-box'"
+        )
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Refuse: features are white-box access.
+
+        Raises:
+            AccessError: always.
+        """
+        raise AccessError(
+            "a black-box attack asked for features; it may use scores() only, or declare "
+            "access = 'white-box'"
+        )
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return class probabilities (n, num_classes); every image is one query."""
+        return super().scores(images.detach())
+
+    def labels(self, images: Tensor) -> Tensor:
+        """Return the likeliest class (n,); every image is one query."""
+        return super().labels(images.detach())
+
+
+class LabelsOnly(ScoresOnly):
+    """A classifier that names the likeliest class and nothing else."""
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Refuse: scores say more than a label.
+
+        Raises:
+            AccessError: always.
+        """
+        raise AccessError(
+            "a label-only attack asked for scores; it may use labels() only, or declare "
+            "access = 'scores'"
+        )
+
+
+ACCESS: dict[str, type[CountingClassifier]] = {
+    "white-box": CountingClassifier,
+    "scores": ScoresOnly,
+    "label-only": LabelsOnly,
+}
+"""What stands between an attack and the classifier, by the access that the attack declares."""
 
 
 def normalise(images: Tensor) -> Tensor:
