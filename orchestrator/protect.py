@@ -101,7 +101,9 @@ class ProtectOutcome(Spec):
             lines += [
                 "  - Of DCD's three levers only the surrogate's images and the noise around them "
                 "are in use. Wrong labels need other names that you may hand photos over under: "
-                "--other-labels. What those two are worth alone is not measured yet."
+                "--other-labels. Alone, those two brought 57 % of the whole recipe's effect (38 to "
+                "75 %, on drawn faces): of 100 reconstructions 38 still showed the person, 82 "
+                "without any protection."
             ]
         console.print("\n".join(lines), highlight=False, soft_wrap=True)
 

@@ -99,7 +99,8 @@ class NearestColour(torch.nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         mean = (images * 0.5 + 0.5).mean(dim=(2, 3))
         logits = self.head(mean) - 20 * mean.square().sum(1, keepdim=True)
-        return logits * float("nan") if self.broken else logits
+        broken: Tensor = logits * float("nan")
+        return broken if self.broken else logits
 
 
 @dataclass
