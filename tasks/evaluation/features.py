@@ -98,7 +98,7 @@ def _last_linear(module: nn.Module) -> nn.Linear:
     linear = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
     if not linear:
         raise SpecError(
-            f"a {type(module).__name__} ends in no linear layer, so it has no penultimate features; "
+            f"a {type(module).__name__} has no linear layer, so it has no penultimate features; "
             "choose another architecture, or evaluation.image_metrics=false"
         )
     return linear[-1]

@@ -21,6 +21,7 @@ Method = Literal["cluster-bootstrap", "clopper-pearson over targets", "student o
 
 ROUNDS = 2000
 LEVEL = 0.95
+_AT_ONCE = 1 << 21  # outcomes drawn at a time: a fleet times 2000 rounds does not fit in memory
 _NORMAL = 1.959963984540054  # quantile of LEVEL, both sides
 
 
@@ -78,11 +79,11 @@ def cluster_mean(values: Floats, draws: Draws, rounds: int = ROUNDS) -> Interval
     out from the mean by sqrt(k / (k - 1)) * t / z. One cluster has no interval: its ends are
     infinite.
     """
-    clusters, each = values.shape
+    clusters = len(values)
     mean = float(values.mean())
     if clusters < 2:
         return Interval(mean, -np.inf, np.inf, values.size, clusters, "cluster-bootstrap")
-    means = resampled(values, draws, rounds).mean(axis=(1, 2))
+    means = resampled_means(values, draws, rounds)
     low, high = np.quantile(means, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     stretch = float(
         np.sqrt(clusters / (clusters - 1)) * stdtrit(clusters - 1, (1 + LEVEL) / 2) / _NORMAL
@@ -97,18 +98,22 @@ def cluster_mean(values: Floats, draws: Draws, rounds: int = ROUNDS) -> Interval
     )
 
 
-def resampled(values: Floats, draws: Draws, rounds: int = ROUNDS) -> Floats:
-    """Return resamples (rounds, clusters, n) of values (clusters, n), clusters first, then within.
+def resampled_means(values: Floats, draws: Draws, rounds: int = ROUNDS) -> Floats:
+    """Return the means (rounds,) of resamples of values (clusters, n): clusters, then within them.
 
-    Round i draws the same numbers whatever the values are: two measures of the same things, resampled
-    by the same `draws`, stay paired.
+    Round i draws the same numbers whatever the values are: two measures of the same things that are
+    resampled by the same `draws` stay paired.
     """
     clusters, each = values.shape
-    ids = np.arange(rounds)
-    which = draws.child("clusters").integers(ids, 0, clusters, clusters)  # (rounds, clusters)
-    within = draws.child("within").integers(ids, 0, each, clusters * each)
-    picked: Floats = values[which[:, :, None], within.reshape(rounds, clusters, each)]
-    return picked
+    at_once = max(1, _AT_ONCE // values.size)
+    means = np.empty(rounds)
+    for start in range(0, rounds, at_once):
+        ids = np.arange(start, min(start + at_once, rounds))
+        which = draws.child("clusters").integers(ids, 0, clusters, clusters)  # (rounds, clusters)
+        within = draws.child("within").integers(ids, 0, each, clusters * each)
+        picked = values[which[:, :, None], within.reshape(len(ids), clusters, each)]
+        means[ids] = picked.mean(axis=(1, 2))
+    return means
 
 
 @dataclass(frozen=True)
