@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -119,7 +119,8 @@ def set_metrics(
     every = np.concatenate([real[label] for label in labels])
 
     def over_targets(name: str) -> Interval:
-        return cluster_mean(np.stack([getattr(one, name) for one in far]), draws)
+        found = cluster_mean(np.stack([getattr(one, name) for one in far]), draws)
+        return replace(found, low=max(0.0, found.low))
 
     return SetMetrics(
         dimensions=flat.shape[1],
