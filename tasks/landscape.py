@@ -88,7 +88,7 @@ def loss_along(
     """Return the mean loss at each radius in random directions from each point, (n, radii).
 
     A direction is normal noise scaled to a root mean square of 1 a coordinate, so that radius r is
-    noise of sigma r. Points leave the range of pixels; nothing is clipped, which would bend the way.
+    noise of sigma r. Points may leave the range of pixels: clipping would bend the way.
 
     Args:
         loss_of: the loss.

@@ -58,7 +58,9 @@ def test_too_many_strata_are_refused() -> None:
         sample_targets(["a", "b", "c", "a"], [0, 1, 2, 3], 2, Draws(0))
 
 
-def lower_tail(sizes: tuple[int, ...], drawn: tuple[int, ...], ks: tuple[int, ...], t: int) -> float:
+def lower_tail(
+    sizes: tuple[int, ...], drawn: tuple[int, ...], ks: tuple[int, ...], t: int
+) -> float:
     """P(T <= t) by convolution of hypergeometric distributions in whole numbers."""
     total = np.array([1.0])
     for size, n, k in zip(sizes, drawn, ks, strict=True):

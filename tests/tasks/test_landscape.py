@@ -75,16 +75,16 @@ def test_it_is_the_trace_of_a_real_network(network: type[SmallVgg] | type[SmallM
 
 
 def test_latents_have_the_curvature_of_the_generators_way() -> None:
-    """Images A w of a quadratic loss: the trace is that of A' H A."""
+    """Images A w under a smooth loss: the trace is that of A' H A."""
     mix = points(12, 2)
 
-    class Quadratic:
+    class Bowl:
         def logits(self, images: Tensor) -> Tensor:
             half = images.flatten(1).square().sum(1) / 2
-            return torch.stack([-half, torch.zeros_like(half)], dim=1) * 1.0
+            return torch.stack([-half, torch.zeros_like(half)], dim=1)
 
     at = 0.1 * points(3, 2)
-    loss_of = latent_loss(Quadratic(), lambda w: (w @ mix.T).view(-1, 3, 2, 2))  # type: ignore[arg-type]
+    loss_of = latent_loss(Bowl(), lambda w: (w @ mix.T).view(-1, 3, 2, 2))  # type: ignore[arg-type]
     labels = torch.tensor([0, 1, 0])
     found = hessian_trace(loss_of, at, labels, Draws(0), probes=2000)
     assert found == pytest.approx(exact(loss_of, at, labels), rel=0.05)
