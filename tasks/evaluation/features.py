@@ -74,13 +74,6 @@ def load_embedding(spec: EmbeddingSpec) -> Features:
     return _batched(network, layer, spec.image_size)
 
 
-def unit_length(features: Floats) -> Floats:
-    """Return features (n, d) of length one; a zero stays zero."""
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    scaled: Floats = features / np.where(norms == 0, 1.0, norms)
-    return scaled
-
-
 def _outputs(weights: dict[str, Tensor]) -> int:
     """Return the outputs of the last layer: the rows of the last matrix of the file's order."""
     matrices = [value for name, value in weights.items() if value.ndim == 2]

@@ -195,6 +195,10 @@ WRONG_SETTINGS = {
         "training: {architecture: small-vgg}",
         r"faces.yaml: evaluation.architecture and training.architecture are both 'small-vgg'",
     ),
+    "two judges alike": (
+        "evaluation: {second: {architecture: small-vgg}}",
+        r"evaluation.second.architecture and evaluation.architecture are both 'small-vgg'",
+    ),
     "twice": ("attacks: [{name: ppa}, {name: ppa}]", r"faces.yaml: attack 'ppa' is listed twice"),
 }
 
