@@ -45,6 +45,7 @@ def smoke(spec: ExperimentSpec) -> ExperimentSpec:
     _cap(values["data"], DATA[spec.data.kind])
     for name, caps in SECTIONS.items():
         _cap(values[name], caps)
+    _cap(values["evaluation"]["second"], SECTIONS["evaluation"])
     for attack in values["attacks"]:
         _cap(attack, ATTACKS[attack["name"]])
     targets, surrogates = spec.protect.targets, spec.protect.surrogates
