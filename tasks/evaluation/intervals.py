@@ -17,7 +17,12 @@ from tasks.draws import Draws
 
 Floats = npt.NDArray[np.floating[Any]]
 
-Method = Literal["cluster-bootstrap", "clopper-pearson over targets", "student over seeds"]
+Method = Literal[
+    "cluster-bootstrap",
+    "clopper-pearson over targets",
+    "finite-population bound over targets",
+    "student over seeds",
+]
 
 ROUNDS = 2000
 LEVEL = 0.95

@@ -15,7 +15,7 @@ from scipy.special import gammaln
 
 from tasks.draws import Draws
 from tasks.errors import SpecError
-from tasks.evaluation.intervals import Interval, clopper_pearson, cluster_mean
+from tasks.evaluation.intervals import Interval, Method, clopper_pearson, cluster_mean
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -92,7 +92,9 @@ def estimate_all(rates: Floats, sample: TargetSample, draws: Draws) -> Interval:
 
     sum_h (N_h / N) mean_h: each stratum's mean counts by its size. The interval is a bootstrap of
     targets within strata; strata of which one target was drawn are pooled, since one says nothing
-    of the spread. No correction for a finite fleet is made, which errs on the wide side.
+    of the spread. No correction for a finite fleet is made, which errs on the wide side. Where all
+    rates are 0, or all are 1, nothing can be resampled: then the bound of `exposed_bound` holds,
+    since a target that is not exposed has rate 0.
 
     Args:
         rates: of each chosen target, (n,).
@@ -103,6 +105,11 @@ def estimate_all(rates: Floats, sample: TargetSample, draws: Draws) -> Interval:
     stratum = np.array(sample.stratum)
     weight = (sizes / drawn / sizes.sum())[stratum]  # of each chosen target; they sum to 1
     value = float((weight * rates).sum())
+    if (rates == rates[0]).all() and rates[0] in (0.0, 1.0):
+        rest = exposed_bound(np.zeros(len(rates), dtype=np.bool_), sample) / float(sizes.sum())
+        low, high = (0.0, rest) if rates[0] == 0 else (1 - rest, 1.0)
+        method: Method = "finite-population bound over targets"
+        return Interval(value, low, high, len(rates), len(rates), method)
     groups = [np.flatnonzero(stratum == h) for h in range(len(sizes)) if drawn[h] > 1]
     single = np.flatnonzero(drawn[stratum] == 1)
     groups += [single] if len(single) else []

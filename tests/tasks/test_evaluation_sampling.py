@@ -127,6 +127,17 @@ def test_the_estimate_weighs_strata_by_their_size() -> None:
     assert found.low <= found.value <= found.high
 
 
+def test_where_all_are_alike_the_bound_is_the_interval() -> None:
+    sample = sample_targets(["a"] * 900 + ["b"] * 100, list(range(1000)), 60, Draws(0))
+    none = estimate_all(np.zeros(60), sample, Draws(0))
+    assert (none.value, none.low) == (0, 0)
+    assert none.high == exposed_bound(np.zeros(60, bool), sample) / 1000
+    assert 0.04 < none.high < 0.06
+    every = estimate_all(np.ones(60), sample, Draws(0))
+    assert every.low == pytest.approx(1 - none.high)
+    assert every.high == 1
+
+
 def test_the_estimate_covers_the_mean_of_all() -> None:
     rng = np.random.default_rng(5)
     covered = 0
