@@ -377,7 +377,7 @@ def attack(spec: ExperimentSpec, checkpoint: Path, console: Console) -> AttackOu
         classifier = trained.classifier()
         results: dict[str, Reconstructed] = {}
         for done, one in enumerate(spec.attacks):
-            display.stage("attacks", done, len(spec.attacks), one.name)
+            display.stage("attacks", done, len(spec.attacks), one.label)
             results |= attack_all(classifier, prior, world, (one,))
         display.stage("attacks", len(spec.attacks), len(spec.attacks))
         records, _ = judge_all(results, panel, world, spec.attacks)

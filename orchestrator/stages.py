@@ -270,6 +270,8 @@ def prepare_world(
     spec: ExperimentSpec, store: Store, selection: Selection, progress: Progress
 ) -> World:
     """Return what all trials share: the private data and the lent surrogate images, decoded."""
+    from orchestrator.knowledge import prepare_knowledge
+
     tables, arrays, digests = zip(*private_and_lent(spec, store, selection, progress), strict=True)
     public_key = f"{spec.seed}" if isinstance(spec.data, BuiltinData) else None
     rows = pa.concat_tables(tables).combine_chunks()
@@ -284,6 +286,7 @@ def prepare_world(
         seed=spec.seed,
         digest=fingerprint([list(digests), [_cast(target) for target in selection.targets]]),
         sample=_sample_of_targets(spec, rows, selection.targets),
+        knowledge=prepare_knowledge(spec, store, selection, progress),
     )
 
 

@@ -51,6 +51,7 @@ class World:
         seed: of the experiment.
         digest: hash of the data, part of every trial's identity.
         sample: which of the targets are attacked; None attacks all.
+        knowledge: what an adaptive attacker knows of the targets.
     """
 
     rows: pa.Table
@@ -61,6 +62,7 @@ class World:
     seed: int
     digest: str
     sample: TargetSample | None = None
+    knowledge: Knowledge | None = None
 
     @property
     def attacked(self) -> tuple[TargetClass, ...]:
@@ -242,7 +244,6 @@ def attack_all(
     prior: Prior,
     world: World,
     attacks: Sequence[AttackSpec],
-    knowledge: Knowledge | None = None,
 ) -> dict[str, Reconstructed]:
     """Run attacks against all attacked targets at once, each with the access that it declares."""
     from attacks.registry import make_attack
@@ -252,7 +253,7 @@ def attack_all(
 
     found: dict[str, Reconstructed] = {}
     for spec in attacks:
-        attack = make_attack(spec, knowledge)
+        attack = make_attack(spec, world.knowledge)
         seen = ACCESS[attack.access](classifier)
         images = attack.run(seen, prior, world.attacked, Draws(world.seed, (spec.label,))).images
         stored = from_unit(images.flatten(0, 1)).reshape(
