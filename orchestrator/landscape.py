@@ -295,23 +295,28 @@ def _compare(
 def verdict_of(
     control: dict[str, Around], defended: dict[str, Around], differences: dict[str, Estimate]
 ) -> str:
-    """Say in one sentence whether the levers did what the theory says, with the numbers."""
+    """Say in one sentence whether the levers did what the theory says, with the numbers.
+
+    Pixels decide, since the levers act there; what it comes to along the latents is said beside it.
+    """
     flatter = differences["trace: target above surrogate"]
     steeper = differences["trace at target: trial above control"]
-    signs = [_sign(flatter), _sign(steeper)]
-    if signs == [1, 1]:
-        lead = "The levers did what the theory says"
-    elif -1 in signs:
-        lead = "The levers did not do all that the theory says"
+    along = differences["trace along w: target above surrogate"]
+    signs = [_sign(flatter), _sign(steeper), _sign(along)]
+    if signs[:2] == [1, 1]:
+        lead = "In pixels the levers did what the theory says"
+    elif -1 in signs[:2]:
+        lead = "In pixels the levers did not do all that the theory says"
     else:
-        lead = "It is not settled whether the levers did what the theory says"
+        lead = "It is not settled whether in pixels the levers did what the theory says"
     words = {1: "", 0: " (not settled: the interval holds 0)", -1: " (the opposite of the theory)"}
     around, own = defended["surrogate"].pixel_trace.value, defended["target"].pixel_trace.value
     return (
         f"{lead}: with DCD the trace of the Hessian is {around:.3g} around the surrogate and "
         f"{own:.3g} around the target, a difference of {_short(flatter)}{words[signs[0]]}, and "
         f"around the target it was {control['target'].pixel_trace.value:.3g} without DCD, a rise "
-        f"of {_short(steeper)}{words[signs[1]]}."
+        f"of {_short(steeper)}{words[signs[1]]}; along w the target's trace is "
+        f"{_short(along)} above the surrogate's{words[signs[2]]}."
     )
 
 
