@@ -123,6 +123,17 @@ class PpaSpec(SearchSpec):
     """Plug & Play Attack (Struppek et al., ICML 2022), sections 3.2 to 3.4."""
 
     name: Literal["ppa"] = "ppa"
+    rungs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (),
+        description="Successive rejection: after each of these steps the worse half of a target's "
+        "candidates is dropped, down to `keep`. Empty is the full budget.",
+    )
+
+    @model_validator(mode="after")
+    def _rungs_ascend(self) -> Self:
+        if list(self.rungs) != sorted(set(self.rungs)):
+            raise ValueError(f"rungs={list(self.rungs)} do not ascend")
+        return self
 
 
 class IfGmiSpec(SearchSpec):

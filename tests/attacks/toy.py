@@ -47,6 +47,7 @@ SPECS: dict[str, AttackSpec] = {
     "if-gmi": IfGmiSpec(**SEARCH, layers=1, layer_steps=4, radii=(0.5,)),
     "brep-mi": BrepMiSpec(pool=64, restarts=3, points=8, steps=6, radius=0.3, step_size=0.3),
 }
+SPECS["ppa-rungs"] = PpaSpec(**SEARCH | {"candidates": 9}, rungs=(3, 6), title="ppa-rungs")
 SPECS |= {
     f"adaptive-{strategy}": AdaptiveSpec(
         **SEARCH | {"candidates": 6}, strategy=strategy, modes=2, probes=2
