@@ -1,4 +1,4 @@
-"""What the single commands do: plan, augment, train, attack, prior train. The CLI only prints."""
+"""What single commands do: plan, augment, train, attack, audit, prior train. The CLI prints."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ from tasks.errors import DataError
 from tasks.spec import Spec, fingerprint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from attacks.spec import AttackSpec
+    from orchestrator.audit_records import AuditOutcome
+    from orchestrator.audit_request import AuditRequest
     from orchestrator.shards import Format
 
 
@@ -386,6 +391,32 @@ def attack(spec: ExperimentSpec, checkpoint: Path, console: Console) -> AttackOu
         clean_accuracy=accuracy_of(classifier, world),
         attacks=records,
     )
+
+
+def audit(
+    spec: ExperimentSpec,
+    asked: AuditRequest,
+    console: Console,
+    listed: Sequence[AttackSpec] | None = None,
+) -> AuditOutcome:
+    """Attack a classifier that somebody else trained; say of each identity how exposed it is.
+
+    Args:
+        spec: prior, judge, seed and storage.
+        asked: the model, and whom to attack.
+        console: for progress.
+        listed: attacks of the experiment file; None takes all that the access allows.
+    """
+    from orchestrator.audit import run_audit, trains_prior
+
+    display = Display(console)
+    store = Store(spec.storage)
+    with store.locked(), ExitStack() as stack:
+        if asked.images is not None or trains_prior(spec):
+            stack.enter_context(embedded_ray(spec.compute.cpus))
+        stack.enter_context(display.live())
+        _settle_threads(asked.pixels(spec.data.image_size))
+        return run_audit(spec, asked, listed, store, display.stage, display.line)
 
 
 class PriorOutcome(Spec):
