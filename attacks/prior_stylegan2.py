@@ -138,7 +138,7 @@ class Block(nn.Module):
         share = share + self.bias.to(share.dtype)[:, None, None]
         if self.clamp is not None:
             share = share.clamp(-self.clamp, self.clamp)
-        share = share.float()  # the sum over all sizes would lose its last bits
+        share = share.to(w.dtype)  # half precision would lose the last bits of the sum
         return x, share if rgb is None else upsample(rgb) + share
 
 

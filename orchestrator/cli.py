@@ -346,11 +346,33 @@ def prior_train(
 
     Example:
         dcdctl prior train experiment.yaml --out prior.safetensors
+        dcdctl prior train --set prior.kind=gan --set prior.gan.workers=2 --out gan.safetensors
     """
     from orchestrator.commands import train_prior
 
     spec = _load(config, assignments, storage, seed)
     _show(train_prior(spec, out, _console(as_json)), as_json)
+
+
+@prior_app.command("convert", cls=Command)
+def prior_convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN", help="A .pkl of stylegan2-ada-pytorch, or a .pt of stylegan2-pytorch."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A .safetensors file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Turn somebody's StyleGAN2 weights into a prior; code in the file is refused, never run.
+
+    Example:
+        dcdctl prior convert ffhq.pkl ffhq.safetensors
+    """
+    from orchestrator.commands import convert_prior
+
+    _show(convert_prior(source, out), as_json)
 
 
 @app.command(cls=Command, rich_help_panel="Set up")

@@ -26,7 +26,7 @@ from tasks import errors
 DOCS = Path(__file__).parents[2] / "docs"
 DCDCTL = Path(sys.executable).with_name("dcdctl")
 COMMANDS = ["sweep", "protect", "report", "plan", "augment", "train", "attack", "prior train"] + [
-    *("init", "validate", "schema", "doctor")
+    *("prior convert", "init", "validate", "schema", "doctor")
 ]
 ERRORS = [
     kind
@@ -77,7 +77,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     functions = {
         "orchestrator.sweep": ["run_sweep"],
         "orchestrator.report": ["write_report"],
-        "orchestrator.commands": ["plan_summary", "augment", "train", "attack", "train_prior"],
+        "orchestrator.commands": ["plan_summary", "augment", "train", "attack", "train_prior"]
+        + ["convert_prior"],
     }
     for name, members in functions.items():
         module = ModuleType(name)
