@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from attacks.presets import PRESETS
 from tasks.spec import Spec
+from tasks.suggestions import did_you_mean
 
 
 class GanSpec(Spec):
@@ -64,6 +66,15 @@ class _AttackSpec(Spec):
         pattern=r"^[a-z0-9][a-z0-9-]*$",
         description="Name in the results, so that an attack may run twice with other settings.",
     )
+
+    @model_validator(mode="after")
+    def _preset_is_one_of_this_attack(self) -> Self:
+        if self.preset is not None:
+            known = [name for name, one in PRESETS.items() if one.settings["name"] == self.name]
+            if self.preset not in known:
+                near = did_you_mean(self.preset, known)
+                raise ValueError(f"preset {self.preset!r} is none of {self.name}{near}")
+        return self
 
     @property
     def label(self) -> str:

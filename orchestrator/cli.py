@@ -137,6 +137,27 @@ def report(
     typer.echo(write_report(run, show_people=show_people))
 
 
+@app.command(cls=Command, rich_help_panel="One step")
+def landscape(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as sweep names it.")],
+    trial: Annotated[
+        int | None,
+        typer.Option(min=1, help="Which trial; else the recommended one, or the nearest."),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Of each target and kind.")] = 8,
+    probes: Annotated[int, typer.Option(min=1, help="Of the trace, for each image.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Measure loss and curvature around targets and surrogates: did the levers work as meant?
+
+    Example:
+        dcdctl landscape .dcdctl/runs/3c4a659d6c0e
+    """
+    from orchestrator.landscape import landscape as measure
+
+    _show(measure(run, _console(as_json), trial=trial, images=images, probes=probes), as_json)
+
+
 @app.command(cls=Command, rich_help_panel="The main job")
 def protect(
     photos: Annotated[

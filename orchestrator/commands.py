@@ -20,13 +20,11 @@ from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import (
     Selection,
     choose,
-    evaluation_key,
     prepare_prior,
     prepare_world,
     prior_origin,
     private_and_lent,
     select,
-    train_evaluator,
 )
 from orchestrator.store import Store
 from tasks.errors import DataError
@@ -354,7 +352,9 @@ def attack(spec: ExperimentSpec, checkpoint: Path, console: Console) -> AttackOu
     Raises:
         DataError: the classifier does not fit the experiment's data.
     """
-    from orchestrator.trial import Reconstructed, accuracy_of, attack_all, judge_all
+    from orchestrator.judges import judges_of, load_panel, train_judges
+    from orchestrator.judging import judge_all
+    from orchestrator.trial import Reconstructed, accuracy_of, attack_all
     from tasks.checkpoint import load_checkpoint
 
     display = Display(console)
@@ -371,16 +371,16 @@ def attack(spec: ExperimentSpec, checkpoint: Path, console: Console) -> AttackOu
             )
         world = prepare_world(spec, store, selection, display.stage)
         prior, _ = prepare_prior(spec, store, selection, display.stage)
-        folder = store.artifact("evaluator", evaluation_key(spec, world))
         _settle_threads(spec.data.image_size)
-        judged_by = train_evaluator(spec, world, folder, display.stage).classifier()
+        folders = train_judges(judges_of(spec, world, store), world, display.stage)
+        panel = load_panel(spec, folders)
         classifier = trained.classifier()
         results: dict[str, Reconstructed] = {}
         for done, one in enumerate(spec.attacks):
-            display.stage("attacks", done, len(spec.attacks), one.name)
+            display.stage("attacks", done, len(spec.attacks), one.label)
             results |= attack_all(classifier, prior, world, (one,))
         display.stage("attacks", len(spec.attacks), len(spec.attacks))
-        records, _ = judge_all(results, judged_by, world, spec.attacks)
+        records, _ = judge_all(results, panel, world, spec.attacks)
     return AttackOutcome(
         checkpoint=str(checkpoint),
         clean_accuracy=accuracy_of(classifier, world),

@@ -47,6 +47,7 @@ def smoke(spec: ExperimentSpec) -> ExperimentSpec:
     for name, caps in SECTIONS.items():
         _cap(values[name], caps)
     _cap(values["prior"]["gan"], GAN)
+    _cap(values["evaluation"]["second"], SECTIONS["evaluation"])
     for attack in values["attacks"]:
         _cap(attack, ATTACKS[attack["name"]])
     targets, surrogates = spec.protect.targets, spec.protect.surrogates

@@ -127,6 +127,15 @@ class ExperimentSpec(Spec):
                 f"evaluation.architecture and training.architecture are both "
                 f"{self.training.architecture!r}; the evaluation classifier must be another one"
             )
+        second = self.evaluation.second
+        others = {"training": self.training, "evaluation": self.evaluation}
+        for section, other in others.items():
+            if second.enabled and second.architecture == other.architecture:
+                raise ValueError(
+                    f"evaluation.second.architecture and {section}.architecture are both "
+                    f"{second.architecture!r}; the second judge must be another one, or set "
+                    "evaluation.second.enabled=false"
+                )
         pool_in_data = self.protect.surrogate_pool == "data"
         if pool_in_data and isinstance(self.data, FolderData) and not self.data.surrogates:
             raise ValueError(

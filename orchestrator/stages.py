@@ -1,4 +1,4 @@
-"""The stages that every command shares: row table, surrogates, decoded images, prior, judge.
+"""The stages that every command shares: row table, surrogates, decoded images, prior.
 
 Each stage's output is kept under a key of what went into it; a stage whose manifest is there is not
 done again, in this run or in any other.
@@ -7,10 +7,10 @@ done again, in this run or in any other.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow as pa
 from clusters.embedded import embedded_ray
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store, stage, write_atomic
-from orchestrator.trial import World, fit_here
+from orchestrator.trial import World
 from tasks.datasets.spec import BuiltinData, FolderData
 from tasks.errors import MissingDataError
 from tasks.spec import fingerprint
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from attacks.prior import Prior
     from attacks.prior_files import AnyPrior
     from augment.embeddings import Embedding
-    from tasks.checkpoint import Checkpoint
+    from tasks.evaluation.sampling import TargetSample
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, what is done and the total."""
@@ -272,10 +272,13 @@ def prepare_world(
     spec: ExperimentSpec, store: Store, selection: Selection, progress: Progress
 ) -> World:
     """Return what all trials share: the private data and the lent surrogate images, decoded."""
+    from orchestrator.knowledge import prepare_knowledge
+
     tables, arrays, digests = zip(*private_and_lent(spec, store, selection, progress), strict=True)
     public_key = f"{spec.seed}" if isinstance(spec.data, BuiltinData) else None
+    rows = pa.concat_tables(tables).combine_chunks()
     return World(
-        rows=pa.concat_tables(tables).combine_chunks(),
+        rows=rows,
         images=np.concatenate(arrays),
         targets=selection.targets,
         pseudonyms=tuple(
@@ -284,7 +287,47 @@ def prepare_world(
         num_classes=selection.num_classes,
         seed=spec.seed,
         digest=fingerprint([list(digests), [_cast(target) for target in selection.targets]]),
+        sample=_sample_of_targets(spec, rows, selection.targets),
+        knowledge=prepare_knowledge(spec, store, selection, progress),
     )
+
+
+def _sample_of_targets(
+    spec: ExperimentSpec, rows: pa.Table, targets: Sequence[TargetClass]
+) -> TargetSample | None:
+    """Return which targets are attacked, None for all of them."""
+    from tasks.draws import Draws
+    from tasks.evaluation.sampling import sample_targets
+
+    count = spec.evaluation.sample_targets
+    if count is None or count >= len(targets):
+        return None
+    return sample_targets(
+        target_strata(spec.evaluation.sample_by, rows, targets),
+        [int(target.label) for target in targets],
+        count,
+        Draws(spec.seed, ("targets to attack",)),
+    )
+
+
+def target_strata(
+    by: Literal["attributes", "train-images", "nothing"],
+    rows: pa.Table,
+    targets: Sequence[TargetClass],
+) -> list[str]:
+    """Return each target's stratum: its first image's attributes, or a quarter by its images."""
+    if by == "nothing":
+        return [""] * len(targets)
+    train = np.flatnonzero(rows["split"].to_numpy(zero_copy_only=False) == "train")
+    labels, first, counts = np.unique(
+        rows["label"].to_numpy()[train], return_index=True, return_counts=True
+    )
+    own = np.searchsorted(labels, [int(target.label) for target in targets])
+    if by == "attributes":
+        shown = rows["attributes"].take(pa.array(train[first[own]])).to_pylist()
+        return ["+".join(sorted(names)) for names in shown]
+    images = counts[own]
+    return [f"quarter {q}" for q in np.searchsorted(np.quantile(images, (0.25, 0.5, 0.75)), images)]
 
 
 def prepare_prior(
@@ -411,48 +454,6 @@ def prior_origin(spec: ExperimentSpec, rows: pa.Table) -> dict[str, str]:
 
         origin |= {"public_seed": str(PUBLIC_SEED), "face_version": str(FACE_VERSION)}
     return origin
-
-
-def evaluation_key(spec: ExperimentSpec, world: World) -> str:
-    """Return the identity of the evaluation classifier."""
-    return fingerprint([spec.evaluation, world.digest, world.seed])
-
-
-def train_evaluator(
-    spec: ExperimentSpec, world: World, folder: Path, progress: Progress | None = None
-) -> Checkpoint:
-    """Train the evaluation classifier, or load it: clean data, one extra class a surrogate.
-
-    Another architecture and other draws than any target classifier; nothing of it is ever shown to
-    an attack.
-    """
-    from tasks.checkpoint import load_checkpoint
-    from tasks.evaluation import clean_hits
-
-    def make(out: Path) -> dict[str, object]:
-        recipe = evaluation_plan(world)
-        epochs = spec.evaluation.epochs
-        checkpoint = fit_here(
-            world.images,
-            recipe,
-            world.num_classes + len({who for t in world.targets for who in t.lenders}),
-            spec.evaluation,
-            # Far from the seeds of target classifiers, which are the experiment's own.
-            spec.seed + 1_000_003,
-            None if progress is None else lambda epoch: progress("judge", epoch, epochs),
-        )
-        checkpoint.save(out)
-        test = world.mask("test")
-        hits = clean_hits(
-            checkpoint.classifier(),
-            world.images[test],
-            world.rows["label"].to_numpy()[test],
-            world.targets,
-        )
-        return {"clean_hits": hits.overall, "architecture": spec.evaluation.architecture}
-
-    stage(folder, make)
-    return load_checkpoint(folder)
 
 
 def evaluation_plan(world: World) -> pa.Table:

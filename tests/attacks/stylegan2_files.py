@@ -83,7 +83,7 @@ def slow_map(net: Net, z: Array) -> Array:
     for weight, bias in net.mapping:
         x = x @ weight.T * 0.01 / np.sqrt(weight.shape[1]) + bias * 0.01
         x = np.where(x < 0, 0.2 * x, x) * np.sqrt(2)
-    return x
+    return np.asarray(x, np.float64)
 
 
 def slow_image(net: Net, w: Array, clamp: float = np.inf) -> Array:

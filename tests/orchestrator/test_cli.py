@@ -26,7 +26,7 @@ from tasks import errors
 DOCS = Path(__file__).parents[2] / "docs"
 DCDCTL = Path(sys.executable).with_name("dcdctl")
 COMMANDS = ["sweep", "protect", "report", "plan", "augment", "train", "attack", "prior train"] + [
-    *("prior convert", "init", "validate", "schema", "doctor")
+    *("prior convert", "landscape", "init", "validate", "schema", "doctor")
 ]
 ERRORS = [
     kind
@@ -77,6 +77,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     functions = {
         "orchestrator.sweep": ["run_sweep"],
         "orchestrator.report": ["write_report"],
+        "orchestrator.landscape": ["landscape"],
         "orchestrator.commands": ["plan_summary", "augment", "train", "attack", "train_prior"]
         + ["convert_prior"],
     }
@@ -213,6 +214,14 @@ def test_report_takes_a_run(fake: Fake) -> None:
         (("runs/1",), False),
         (("runs/1",), True),
     ]
+
+
+def test_landscape_takes_a_run(fake: Fake) -> None:
+    assert run("landscape", "runs/1", "--trial", "2", "--probes", "3").stdout.endswith("drawn\n")
+    assert json.loads(run("landscape", "runs/1", "--json").stdout)["run_dir"] == "runs/1"
+    first, second = fake.calls
+    assert (first.args[0], first.trial, first.images, first.probes) == (Path("runs/1"), 2, 8, 3)
+    assert second.trial is None
 
 
 def test_init_validate_and_schema_work_together(tmp_path: Path) -> None:

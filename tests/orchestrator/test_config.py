@@ -175,7 +175,16 @@ WRONG_SETTINGS = {
     "kind": ("data: {kind: foldr}", r"data.kind is 'foldr' and must be builtin or folder; did you"),
     "no kind": ("data: {identities: 9}", r"data must be a section with kind: builtin or folder"),
     "no name": ("attacks: [{steps: 9}]", r"attacks.0 must be a section with name: ppa, "),
-    "not a section": ("attacks: [ppa]", r"attacks.0 is 'ppa' and must be a section with name: "),
+    "not a section": ("attacks: [5]", r"attacks.0 is 5 and must be a section with name: "),
+    "no attack": (
+        "attacks: [pap]",
+        r"attacks.pap.name is 'pap' and must be .*; did you mean 'ppa'",
+    ),
+    "no preset": ("attacks: [ppa/celeba]", r"faces.yaml:1: preset 'ppa/celeba' is unknown; did "),
+    "alien preset": (
+        "attacks: [{name: gmi, preset: gmi/celeba, pool: 3}]",
+        r"unknown key 'pool' in attacks.gmi",
+    ),
     "no attacks": ("attacks: []", r"attacks is an empty list and must be a list of sections"),
     "mapping": ("attacks: {ppa: {}}", r"attacks is a mapping and must be a list of sections"),
     "missing": (
@@ -194,6 +203,10 @@ WRONG_SETTINGS = {
     "contradiction at the top": (
         "training: {architecture: small-vgg}",
         r"faces.yaml: evaluation.architecture and training.architecture are both 'small-vgg'",
+    ),
+    "two judges alike": (
+        "evaluation: {second: {architecture: small-vgg}}",
+        r"evaluation.second.architecture and evaluation.architecture are both 'small-vgg'",
     ),
     "twice": ("attacks: [{name: ppa}, {name: ppa}]", r"faces.yaml: attack 'ppa' is listed twice"),
 }
@@ -264,9 +277,15 @@ def test_the_file_of_init_is_the_default_experiment(tmp_path: Path) -> None:
     assert max(map(len, template("experiment.yaml").splitlines())) <= 100
 
 
+DEFAULT = {attack.name for attack in ExperimentSpec().attacks}
+
+
 def test_every_setting_is_in_the_file_of_init() -> None:
     text = template("x.yaml")
     for section in sections():
+        if section.path == "attacks" and section.variant.removeprefix("name: ") not in DEFAULT:
+            assert section.variant.removeprefix("name: ") in text  # named, to be looked up
+            continue
         for key in section.properties:
             assert f"{key}: " in text, (section.path, key)
 

@@ -9,18 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from orchestrator.config import load_spec
+from orchestrator.landscape import Landscape, landscape
 from orchestrator.records import TrialRecord
 from orchestrator.smoke import smoke
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import records_of
 from orchestrator.sweep import SweepOutcome, run_sweep
-from tasks.errors import FailedTrialsError, UnfinishedRunError
+from tasks.errors import FailedTrialsError, StoreError, UnfinishedRunError
 
 QUIET = Console(quiet=True)
 
@@ -78,6 +80,44 @@ def test_a_sweep_leaves_a_control_and_trials_with_all_their_numbers(swept: Swept
     assert control.plan.counts["clean"] == control.plan.rows == 8 * 12
     assert first.plan.inflation == 4.0
     assert first.settings["mislabel_fraction"] == 0.2
+
+
+def test_every_attack_is_judged_twice_and_measured_over_targets(swept: Swept) -> None:
+    for record in swept[1].records:
+        for attack in record.attacks:
+            assert attack.accuracy_interval is not None
+            assert attack.accuracy_interval.clusters == 2
+            assert attack.second is not None
+            assert attack.second.architecture == "small-mixer"
+            assert attack.second.disagreement.n == 4
+            assert attack.image_metrics is not None
+            assert attack.image_metrics.real == 2 * 12
+            assert attack.image_metrics.dimensions == 8 * 8  # of the small VGG at width 8
+            assert attack.paper_accuracy_at_1 is None
+    run = Path(swept[1].run_dir)
+    assert "second judge" in (run / "report.html").read_text()
+    assert set(json.loads((run / "evaluation.json").read_text())["others"]) == {"second"}
+
+
+def test_landscape_compares_a_trial_with_the_control(swept: Swept, tmp_path: Path) -> None:
+    shutil.copytree(swept[0].storage, tmp_path / "copy")  # as if the storage had been moved
+    run = tmp_path / "copy" / "runs" / Path(swept[1].run_dir).name
+    found = landscape(run, QUIET, trial=2, images=3, probes=2)
+    assert (found.trial, found.targets, found.images) == (2, 2, 3)
+    for model in (found.control, found.defended):
+        assert set(model) == {"target", "target_trained", "surrogate"}
+        assert all(around.loss.n == 6 for around in model.values())
+        assert all(around.along[0] == pytest.approx(around.loss.value, rel=1e-5)
+                   for around in model.values())  # fmt: skip
+    assert found.control["target"].loss != found.defended["target"].loss
+    assert "the levers" in found.verdict.lower()
+    assert (run / "landscape.png").read_bytes()[:4] == b"\x89PNG"
+    assert b"<svg" in (run / "landscape.svg").read_bytes()
+    assert Landscape.model_validate_json((run / "landscape.json").read_text()) == found
+    again = landscape(run, QUIET, trial=2, images=3, probes=2)
+    assert again.model_dump() == found.model_dump()
+    with pytest.raises(StoreError, match="holds no finished trial 9"):
+        landscape(run, QUIET, trial=9)
 
 
 def test_it_writes_report_recipes_pictures_and_checkpoints(swept: Swept) -> None:
@@ -211,6 +251,8 @@ def test_a_killed_sweep_goes_on_with_nothing_lost_or_repeated(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A shell that runs the tests in the background has its children ignore Ctrl-C.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     wait_for_records(broken, 1, process)
     time.sleep(1)
