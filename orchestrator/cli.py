@@ -116,7 +116,8 @@ def sweep(
     if as_json:
         typer.echo(outcome.model_dump_json(indent=2))
     else:
-        typer.echo("\n".join(["", outcome.verdict, "", f"Report: {outcome.report}", "Next:"]))
+        found = [text for text in (outcome.verdict, outcome.adaptive) if text]
+        typer.echo("\n".join(["", *found, "", f"Report: {outcome.report}", "Next:"]))
         typer.echo("\n".join(f"  {command}" for command in outcome.next_commands))
 
 

@@ -83,6 +83,11 @@ def _section(node: Schema, values: dict[str, Any], pad: str) -> Iterator[str]:
             continue
         if not pad:
             yield ""
+        if key == "adaptive_attacks":  # by name: each is what the name stands for
+            yield from _comment(pad, child["description"])
+            yield f"{pad}{key}:"
+            yield from (f"{pad}  - adaptive-{attack['strategy']}" for attack in value)
+            continue
         if isinstance(value, list):
             if key == "attacks":
                 others = [name for name in tags(child["items"]) if name not in _names(value)]

@@ -48,7 +48,8 @@ def smoke(spec: ExperimentSpec) -> ExperimentSpec:
         _cap(values[name], caps)
     _cap(values["prior"]["gan"], GAN)
     _cap(values["evaluation"]["second"], SECTIONS["evaluation"])
-    for attack in values["attacks"]:
+    values["adaptive_attacks"] = values["adaptive_attacks"][:2]
+    for attack in (*values["attacks"], *values["adaptive_attacks"]):
         _cap(attack, ATTACKS[attack["name"]])
     targets, surrogates = spec.protect.targets, spec.protect.surrogates
     few = min(targets, TARGETS) if isinstance(targets, int) else targets[:TARGETS]

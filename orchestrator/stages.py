@@ -288,7 +288,7 @@ def prepare_world(
         seed=spec.seed,
         digest=fingerprint([list(digests), [_cast(target) for target in selection.targets]]),
         sample=_sample_of_targets(spec, rows, selection.targets),
-        knowledge=prepare_knowledge(spec, store, selection, progress),
+        knowledge=prepare_knowledge(spec, spec.attacks, store, selection, progress),
     )
 
 

@@ -45,6 +45,7 @@ class Outcome(BaseModel):
     run_dir: str = "runs/1"
     report: str = "runs/1/report.html"
     verdict: str = "It holds."
+    adaptive: str | None = "Not against everyone."
     next_commands: tuple[str, ...] = ("dcdctl report runs/1",)
 
     def render(self, console: Console) -> None:
@@ -147,7 +148,7 @@ def test_sweep_names_the_report_and_what_to_type_next(
     assert fake.calls[0].mode == mode
     assert fake.calls[0].args == (ExperimentSpec(),)
     assert result.stdout.endswith(
-        "\nIt holds.\n\nReport: runs/1/report.html\nNext:\n  dcdctl report runs/1\n"
+        "\nIt holds.\nNot against everyone.\n\nReport: runs/1/report.html\nNext:\n  dcdctl report runs/1\n"
     )
 
 
