@@ -63,7 +63,7 @@ class MirrorW:
         losses = torch.empty(len(w), device=w.device)
         for start in range(0, len(w), BATCH):
             part = slice(start, start + BATCH)
-            w[part], losses[part] = self._optimise(
+            w[part], losses[part] = self.optimise(
                 objective, prior, box, w[part], wanted[part], ids[part]
             )
 
@@ -76,7 +76,7 @@ class MirrorW:
         confidence = torch.exp(-ranked) if spec.loss == "cross-entropy" else torch.sigmoid(-ranked)
         return AttackResult(synthesize_all(prior, latents), latents, confidence)
 
-    def _optimise(
+    def optimise(
         self,
         objective: Objective,
         prior: Prior,
@@ -85,7 +85,7 @@ class MirrorW:
         labels: Tensor,
         ids: IntArray,
     ) -> tuple[Tensor, Tensor]:
-        """Return each candidate's best latent and its loss."""
+        """Return the best latent (n, w_size) of each start and its loss (n,)."""
         w = box.clip_w(w).requires_grad_(True)
         optimizer = torch.optim.Adam([w], lr=self.spec.learning_rate)
         best = w.detach().clone()

@@ -116,7 +116,8 @@ def sweep(
     if as_json:
         typer.echo(outcome.model_dump_json(indent=2))
     else:
-        typer.echo("\n".join(["", outcome.verdict, "", f"Report: {outcome.report}", "Next:"]))
+        found = [text for text in (outcome.verdict, outcome.adaptive) if text]
+        typer.echo("\n".join(["", *found, "", f"Report: {outcome.report}", "Next:"]))
         typer.echo("\n".join(f"  {command}" for command in outcome.next_commands))
 
 
@@ -135,6 +136,27 @@ def report(
     from orchestrator.report import write_report
 
     typer.echo(write_report(run, show_people=show_people))
+
+
+@app.command(cls=Command, rich_help_panel="One step")
+def landscape(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as sweep names it.")],
+    trial: Annotated[
+        int | None,
+        typer.Option(min=1, help="Which trial; else the recommended one, or the nearest."),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Of each target and kind.")] = 8,
+    probes: Annotated[int, typer.Option(min=1, help="Of the trace, for each image.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Measure loss and curvature around targets and surrogates: did the levers work as meant?
+
+    Example:
+        dcdctl landscape .dcdctl/runs/3c4a659d6c0e
+    """
+    from orchestrator.landscape import landscape as measure
+
+    _show(measure(run, _console(as_json), trial=trial, images=images, probes=probes), as_json)
 
 
 @app.command(cls=Command, rich_help_panel="The main job")
@@ -467,11 +489,33 @@ def prior_train(
 
     Example:
         dcdctl prior train experiment.yaml --out prior.safetensors
+        dcdctl prior train --set prior.kind=gan --set prior.gan.workers=2 --out gan.safetensors
     """
     from orchestrator.commands import train_prior
 
     spec = _load(config, assignments, storage, seed)
     _show(train_prior(spec, out, _console(as_json)), as_json)
+
+
+@prior_app.command("convert", cls=Command)
+def prior_convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN", help="A .pkl of stylegan2-ada-pytorch, or a .pt of stylegan2-pytorch."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A .safetensors file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Turn somebody's StyleGAN2 weights into a prior; code in the file is refused, never run.
+
+    Example:
+        dcdctl prior convert ffhq.pkl ffhq.safetensors
+    """
+    from orchestrator.commands import convert_prior
+
+    _show(convert_prior(source, out), as_json)
 
 
 @app.command(cls=Command, rich_help_panel="Set up")

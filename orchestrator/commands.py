@@ -1,4 +1,4 @@
-"""What single commands do: plan, augment, train, attack, audit, prior train. The CLI prints."""
+"""What single commands do: plan, augment, train, attack, audit, prior. The CLI only prints."""
 
 from __future__ import annotations
 
@@ -20,13 +20,11 @@ from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import (
     Selection,
     choose,
-    evaluation_key,
     prepare_prior,
     prepare_world,
     prior_origin,
     private_and_lent,
     select,
-    train_evaluator,
 )
 from orchestrator.store import Store
 from tasks.errors import DataError
@@ -359,7 +357,9 @@ def attack(spec: ExperimentSpec, checkpoint: Path, console: Console) -> AttackOu
     Raises:
         DataError: the classifier does not fit the experiment's data.
     """
-    from orchestrator.trial import Reconstructed, accuracy_of, attack_all, judge_all
+    from orchestrator.judges import judges_of, load_panel, train_judges
+    from orchestrator.judging import judge_all
+    from orchestrator.trial import Reconstructed, accuracy_of, attack_all
     from tasks.checkpoint import load_checkpoint
 
     display = Display(console)
@@ -376,16 +376,16 @@ def attack(spec: ExperimentSpec, checkpoint: Path, console: Console) -> AttackOu
             )
         world = prepare_world(spec, store, selection, display.stage)
         prior, _ = prepare_prior(spec, store, selection, display.stage)
-        folder = store.artifact("evaluator", evaluation_key(spec, world))
         _settle_threads(spec.data.image_size)
-        judged_by = train_evaluator(spec, world, folder, display.stage).classifier()
+        folders = train_judges(judges_of(spec, world, store), world, display.stage)
+        panel = load_panel(spec, folders)
         classifier = trained.classifier()
         results: dict[str, Reconstructed] = {}
         for done, one in enumerate(spec.attacks):
-            display.stage("attacks", done, len(spec.attacks), one.name)
+            display.stage("attacks", done, len(spec.attacks), one.label)
             results |= attack_all(classifier, prior, world, (one,))
         display.stage("attacks", len(spec.attacks), len(spec.attacks))
-        records, _ = judge_all(results, judged_by, world, spec.attacks)
+        records, _ = judge_all(results, panel, world, spec.attacks)
     return AttackOutcome(
         checkpoint=str(checkpoint),
         clean_accuracy=accuracy_of(classifier, world),
@@ -423,13 +423,14 @@ class PriorOutcome(Spec):
     """A trained generator."""
 
     path: str
+    kind: str = "decoder"
     public_images: int
     seconds: float
 
     def render(self, console: Console) -> None:
         """Print it for people."""
         console.print(
-            f"{self.path}: trained on {self.public_images:,} public images in "
+            f"{self.path}: {self.kind} trained on {self.public_images:,} public images in "
             f"{self.seconds:.0f} s; use it with --set prior.source={self.path}",
             highlight=False,
         )
@@ -439,23 +440,22 @@ def train_prior(spec: ExperimentSpec, out: Path, console: Console) -> PriorOutco
     """Train the attacker's generator on the public data and write it to a file."""
     import time
 
-    from attacks.prior import save_prior
-    from attacks.prior_training import train_prior as fit_prior
-    from orchestrator.stages import images_of
+    from attacks.prior_files import save_prior
+    from orchestrator.stages import images_of, prior_key, train_any_prior
 
     display = Display(console)
     store = Store(spec.storage)
-    with store.locked(), display.live():
-        with embedded_ray(spec.compute.cpus):
-            selection = select(spec)
-            rows, images, _ = images_of(
-                spec, store, selection.split("public"), "public", display.stage
-            )
+    with store.locked(), embedded_ray(spec.compute.cpus), display.live():
+        selection = select(spec)
+        rows, images, digest = images_of(
+            spec, store, selection.split("public"), "public", display.stage
+        )
         started = time.monotonic()
-        prior = fit_prior(
+        prior = train_any_prior(
+            spec,
+            store,
             images,
-            spec.prior,
-            spec.seed,
+            prior_key(spec, digest),
             on_step=lambda step, steps, loss: display.stage(
                 "prior", step, steps, f"{step} of {steps}, loss {loss:.4f}"
             ),
@@ -463,5 +463,53 @@ def train_prior(spec: ExperimentSpec, out: Path, console: Console) -> PriorOutco
         out.parent.mkdir(parents=True, exist_ok=True)
         save_prior(prior, out, prior_origin(spec, rows))
     return PriorOutcome(
-        path=str(out), public_images=rows.num_rows, seconds=round(time.monotonic() - started, 1)
+        path=str(out),
+        kind=spec.prior.kind,
+        public_images=rows.num_rows,
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+class ConvertOutcome(Spec):
+    """A generator out of somebody else's file."""
+
+    path: str
+    layout: str = Field(description="The program whose file it was.")
+    image_size: int
+    latent_size: int = Field(description="Of w.")
+    parameters: int
+
+    def render(self, console: Console) -> None:
+        """Print it for people."""
+        console.print(
+            f"{self.path}: StyleGAN2 of {self.image_size} pixels, w of {self.latent_size}, "
+            f"{self.parameters:,} parameters, from a file of {self.layout}\n"
+            f"use it with --set prior.source={self.path}; its licence is its author's",
+            highlight=False,
+        )
+
+
+def convert_prior(source: Path, out: Path) -> ConvertOutcome:
+    """Turn a StyleGAN2 weight file into a prior; nothing in it is run.
+
+    Raises:
+        UnsafePickleError: unpickling it could run code.
+        DataError: it is damaged, or no StyleGAN2 that can be a prior here.
+    """
+    import hashlib
+
+    from attacks.prior_convert import convert
+    from attacks.prior_files import save_prior
+
+    found = convert(source)
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_prior(found.prior, out, {"converted_from": found.layout, "sha256": digest})
+    return ConvertOutcome(
+        path=str(out),
+        layout=found.layout,
+        image_size=found.prior.image_size,
+        latent_size=found.prior.w_size,
+        parameters=sum(p.numel() for p in found.prior.parameters()),
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.settings import Schema, allowed, is_section, json_schema, matching, sections
+from orchestrator.settings import Schema, allowed, is_section, json_schema, matching, sections, tags
 from orchestrator.spec import ExperimentSpec
 from tasks.errors import SpecError
 
@@ -83,7 +83,20 @@ def _section(node: Schema, values: dict[str, Any], pad: str) -> Iterator[str]:
             continue
         if not pad:
             yield ""
+        if key == "adaptive_attacks":  # by name: each is what the name stands for
+            yield from _comment(pad, child["description"])
+            yield f"{pad}{key}:"
+            yield from (f"{pad}  - adaptive-{attack['strategy']}" for attack in value)
+            continue
         if isinstance(value, list):
+            if key == "attacks":
+                others = [name for name in tags(child["items"]) if name not in _names(value)]
+                yield from _comment(
+                    pad,
+                    f"Further attacks: {', '.join(others)}; by name alone, as adaptive- and a "
+                    "strategy, or from a published preset such as {preset: ppa/celeba-ffhq}. Their "
+                    "settings are in docs/configuration.md.",
+                )
             yield f"{pad}{key}:"
             for item in value:
                 yield from _comment(pad + "  ", matching(child["items"], item)["description"])
@@ -97,6 +110,10 @@ def _section(node: Schema, values: dict[str, Any], pad: str) -> Iterator[str]:
         if key == "data":
             yield "# Your own images instead, one folder for each class:"
             yield from (f"# {line}" for line in folder_variant())
+
+
+def _names(attacks: list[dict[str, Any]]) -> set[str]:
+    return {attack["name"] for attack in attacks}
 
 
 def _setting(pad: str, key: str, value: Any, about: str) -> Iterator[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field
 
 from tasks.spec import Spec, fingerprint
+
+if TYPE_CHECKING:
+    from tasks.evaluation.intervals import Interval
 
 
 class Rate(Spec):
@@ -37,6 +40,103 @@ class Rate(Spec):
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n})"
 
 
+class Estimate(Spec):
+    """A mean with its 95 % interval, and the rule that made it; an end that is unknown is null."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int = Field(ge=0, description="Single outcomes.")
+    clusters: int = Field(ge=0, description="Groups that count as one draw: targets, or seeds.")
+    method: str = Field(description="Such as cluster-bootstrap.")
+
+    @classmethod
+    def of(cls, found: Interval) -> Self:
+        """Return an interval as a record keeps it: six digits, the rest is rounding."""
+        ends = [_six(end) if math.isfinite(end) else None for end in (found.low, found.high)]
+        return cls(
+            value=_six(found.value),
+            low=ends[0],
+            high=ends[1],
+            n=found.n,
+            clusters=found.clusters,
+            method=found.method,
+        )
+
+    def __str__(self) -> str:
+        low, high = ("?" if end is None else f"{end:.3f}" for end in (self.low, self.high))
+        return f"{self.value:.3f} [{low}, {high}] (n={self.n} of {self.clusters}, {self.method})"
+
+
+def _six(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+class WorstTarget(Spec):
+    """The target that is hit most; the interval allows for its having been chosen for that."""
+
+    pseudonym: str
+    value: float
+    low: float
+    high: float
+    n: int
+    method: Literal["clopper-pearson, bonferroni"] = "clopper-pearson, bonferroni"
+
+
+class SecondOpinion(Spec):
+    """What a second evaluation classifier, of another architecture and seed, says."""
+
+    architecture: str
+    accuracy_at_1: Rate
+    surrogate_rate: Rate
+    disagreement: Rate = Field(
+        description="Share of reconstructions that the two call differently: target, surrogate or "
+        "other."
+    )
+    disagreement_interval: Estimate = Field(description="The same share, over targets.")
+
+
+class ImageMetrics(Spec):
+    """How reconstructions compare with the attacked targets' own training images."""
+
+    features: str = Field(description="Whose features the distances are taken between.")
+    dimensions: int
+    real: int = Field(description="Training images of the attacked targets.")
+    fake: int = Field(description="Reconstructions.")
+    knn_distance: Estimate = Field(description="Squared, to the nearest training image.")
+    mean_distance: Estimate = Field(description="Squared, mean over the training images.")
+    feature_distance: Estimate = Field(description="Squared, to the mean training image.")
+    held_out_distance: float | None = Field(
+        description="KNN distance of the targets' own test images: what a perfect copy would have."
+    )
+    fid: float | None = Field(description="null where a set has no more samples than dimensions.")
+    kid: float | None
+    precision: float | None = Field(description="This and the next three: mean over classes.")
+    recall: float | None
+    density: float | None
+    coverage: float | None
+    classes: int = Field(description="Targets with enough images for the four.")
+
+
+class KnowledgeScore(Spec):
+    """How well a student that saw reconstructions alone knows the real images."""
+
+    accuracy: Rate
+    chance: float
+    trained_on: int
+
+
+class FleetEstimate(Spec):
+    """What a sample of the targets says of all of them."""
+
+    targets: int
+    attacked: int
+    strata: int
+    accuracy_at_1: Estimate = Field(description="Mean over all targets, stratified.")
+    exposed: int = Field(description="Attacked targets with at least one reconstruction.")
+    exposed_at_most: int = Field(description="Upper 95 % bound for all targets.")
+
+
 class TargetScore(Spec):
     """One target class under one attack, named by its keyed pseudonym."""
 
@@ -57,6 +157,17 @@ class AttackRecord(Spec):
     per_target: tuple[TargetScore, ...]
     settings: dict[str, float | int | str | bool | None] = Field(description="The attack's budget.")
     queries: int = Field(ge=0, description="Images that the target classifier was shown.")
+    # Added later; a record that was written before has none of them.
+    accuracy_interval: Estimate | None = Field(None, description="accuracy_at_1, over targets.")
+    surrogate_interval: Estimate | None = Field(None, description="surrogate_rate, over targets.")
+    worst_target: WorstTarget | None = None
+    second: SecondOpinion | None = None
+    paper_accuracy_at_1: Rate | None = Field(
+        None, description="By a judge without surrogate classes, which is the papers' convention."
+    )
+    image_metrics: ImageMetrics | None = None
+    knowledge: KnowledgeScore | None = None
+    fleet: FleetEstimate | None = None
 
 
 class Accuracy(Spec):

@@ -29,6 +29,8 @@ def public_settings(spec: ExperimentSpec) -> dict[str, Any]:
     for file in ("surrogate_list", "embedding"):
         if protect[file] not in (None, "pixels"):
             protect[file] = "a file"
+    if settings["evaluation"]["embedding"]["path"] is not None:
+        settings["evaluation"]["embedding"]["path"] = "a file"
     settings["dcd"] = spec.dcd.public()
     if settings["prior"]["source"] not in ("auto", "shipped", "train"):
         settings["prior"]["source"] = "a file"

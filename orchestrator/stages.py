@@ -1,4 +1,4 @@
-"""The stages that every command shares: row table, surrogates, decoded images, prior, judge.
+"""The stages that every command shares: row table, surrogates, decoded images, prior.
 
 Each stage's output is kept under a key of what went into it; a stage whose manifest is there is not
 done again, in this run or in any other.
@@ -6,10 +6,11 @@ done again, in this run or in any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,16 +18,17 @@ import pyarrow as pa
 from clusters.embedded import embedded_ray
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store, stage, write_atomic
-from orchestrator.trial import World, fit_here
+from orchestrator.trial import World
 from tasks.datasets.spec import BuiltinData, FolderData
 from tasks.errors import MissingDataError
 from tasks.spec import fingerprint
 from tasks.types import Image8, TargetClass
 
 if TYPE_CHECKING:
-    from attacks.prior import DecoderPrior
+    from attacks.prior import Prior
+    from attacks.prior_files import AnyPrior
     from augment.embeddings import Embedding
-    from tasks.checkpoint import Checkpoint
+    from tasks.evaluation.sampling import TargetSample
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, what is done and the total."""
@@ -270,10 +272,13 @@ def prepare_world(
     spec: ExperimentSpec, store: Store, selection: Selection, progress: Progress
 ) -> World:
     """Return what all trials share: the private data and the lent surrogate images, decoded."""
+    from orchestrator.knowledge import prepare_knowledge
+
     tables, arrays, digests = zip(*private_and_lent(spec, store, selection, progress), strict=True)
     public_key = f"{spec.seed}" if isinstance(spec.data, BuiltinData) else None
+    rows = pa.concat_tables(tables).combine_chunks()
     return World(
-        rows=pa.concat_tables(tables).combine_chunks(),
+        rows=rows,
         images=np.concatenate(arrays),
         targets=selection.targets,
         pseudonyms=tuple(
@@ -282,50 +287,100 @@ def prepare_world(
         num_classes=selection.num_classes,
         seed=spec.seed,
         digest=fingerprint([list(digests), [_cast(target) for target in selection.targets]]),
+        sample=_sample_of_targets(spec, rows, selection.targets),
+        knowledge=prepare_knowledge(spec, spec.attacks, store, selection, progress),
     )
+
+
+def _sample_of_targets(
+    spec: ExperimentSpec, rows: pa.Table, targets: Sequence[TargetClass]
+) -> TargetSample | None:
+    """Return which targets are attacked, None for all of them."""
+    from tasks.draws import Draws
+    from tasks.evaluation.sampling import sample_targets
+
+    count = spec.evaluation.sample_targets
+    if count is None or count >= len(targets):
+        return None
+    return sample_targets(
+        target_strata(spec.evaluation.sample_by, rows, targets),
+        [int(target.label) for target in targets],
+        count,
+        Draws(spec.seed, ("targets to attack",)),
+    )
+
+
+def target_strata(
+    by: Literal["attributes", "train-images", "nothing"],
+    rows: pa.Table,
+    targets: Sequence[TargetClass],
+) -> list[str]:
+    """Return each target's stratum: its first image's attributes, or a quarter by its images."""
+    if by == "nothing":
+        return [""] * len(targets)
+    train = np.flatnonzero(rows["split"].to_numpy(zero_copy_only=False) == "train")
+    labels, first, counts = np.unique(
+        rows["label"].to_numpy()[train], return_index=True, return_counts=True
+    )
+    own = np.searchsorted(labels, [int(target.label) for target in targets])
+    if by == "attributes":
+        shown = rows["attributes"].take(pa.array(train[first[own]])).to_pylist()
+        return ["+".join(sorted(names)) for names in shown]
+    images = counts[own]
+    return [f"quarter {q}" for q in np.searchsorted(np.quantile(images, (0.25, 0.5, 0.75)), images)]
 
 
 def prepare_prior(
     spec: ExperimentSpec, store: Store, selection: Selection, progress: Progress
-) -> tuple[DecoderPrior, str]:
+) -> tuple[Prior, str]:
     """Return the attacker's generator and its key: shipped, from a file, or trained and kept.
+
+    Its images have the data's size; where the generator's own have another, they are resized.
 
     Raises:
         MissingDataError: the named file, or a shipped prior of this size, does not exist.
     """
-    from attacks.prior import load_prior, save_prior
-    from attacks.prior_training import shipped_prior_path, train_prior
+    from attacks.prior_resize import fit_prior
+
+    prior, key = _find_prior(spec, store, selection, progress)
+    fitted = fit_prior(prior, spec.data.image_size, spec.prior.crop)
+    return fitted, key if spec.prior.crop is None else fingerprint([key, spec.prior.crop])
+
+
+def _find_prior(
+    spec: ExperimentSpec, store: Store, selection: Selection, progress: Progress
+) -> tuple[AnyPrior, str]:
+    from attacks.prior_files import load_prior, save_prior
+    from attacks.prior_training import shipped_prior_path
 
     source = spec.prior.source
     if isinstance(source, Path):
         if not source.is_file():
             raise MissingDataError(
                 f"prior.source={str(source)!r} does not exist; name a .safetensors file that "
-                "`dcdctl prior train` wrote, or use auto"
+                "`dcdctl prior train` or `dcdctl prior convert` wrote, or use auto"
             )
-        return load_prior(source), fingerprint(source.read_bytes().hex())
+        return load_prior(source), _file_key(source)
     shipped = (
-        shipped_prior_path(spec.data.image_size) if isinstance(spec.data, BuiltinData) else None
+        shipped_prior_path(spec.data.image_size)
+        if isinstance(spec.data, BuiltinData) and spec.prior.kind == "decoder"
+        else None
     )
     if source == "shipped" and shipped is None:
         raise MissingDataError(
-            f"no prior is shipped for {spec.data.kind} data of {spec.data.image_size} pixels; use "
-            "prior.source=train"
+            f"no {spec.prior.kind} prior is shipped for {spec.data.kind} data of "
+            f"{spec.data.image_size} pixels; use prior.source=train"
         )
     if shipped is not None and source != "train":
-        return load_prior(shipped), fingerprint(shipped.read_bytes().hex())
+        return load_prior(shipped), _file_key(shipped)
 
     rows, images, digest = images_of(spec, store, selection.split("public"), "public", progress)
-    settings = spec.prior.model_dump(mode="json", exclude={"source"})
-    key = fingerprint([settings, digest, spec.seed])
+    key = prior_key(spec, digest)
     folder = store.artifact("prior", key)
 
     def make(out: Path) -> dict[str, object]:
-        prior = train_prior(
-            images,
-            spec.prior,
-            spec.seed,
-            on_step=lambda step, steps, loss: progress("prior", step, steps),
+        prior = train_any_prior(
+            spec, store, images, key, lambda step, steps, loss: progress("prior", step, steps)
         )
         save_prior(prior, out / "prior.safetensors", prior_origin(spec, rows))
         return {"public_images": len(rows)}
@@ -334,13 +389,63 @@ def prepare_prior(
     return load_prior(folder / "prior.safetensors"), key
 
 
+def train_any_prior(
+    spec: ExperimentSpec,
+    store: Store,
+    images: Image8,
+    key: str,
+    on_step: Callable[[int, int, float], None],
+) -> AnyPrior:
+    """Train a prior of the kind that the experiment asks for; Ray must run.
+
+    Args:
+        spec: the experiment.
+        store: a GAN's checkpoints are kept there while it is trained over several processes.
+        images: the public images.
+        key: of the prior.
+        on_step: called with the step, the steps and the loss.
+    """
+    if spec.prior.kind == "gan":
+        from orchestrator.distributed_prior import fit_gan
+
+        unfinished = store.artifact("prior-unfinished", key)
+        return fit_gan(images, spec.prior.gan, spec.seed, storage=unfinished, on_step=on_step)
+    from attacks.prior_training import train_prior
+
+    return train_prior(images, spec.prior, spec.seed, on_step=on_step)
+
+
+def prior_key(spec: ExperimentSpec, digest: str) -> str:
+    """Return the identity of a trained prior: its settings, its images, the seed."""
+    return fingerprint([_prior_settings(spec), digest, spec.seed])
+
+
+def _prior_settings(spec: ExperimentSpec) -> dict[str, object]:
+    """Return the settings that decide what is trained; the number of processes is none of them."""
+    if spec.prior.kind == "gan":
+        return {"kind": "gan"} | spec.prior.gan.model_dump(mode="json", exclude={"workers"})
+    return spec.prior.model_dump(mode="json", include={"steps", "kl_weight", "latent_size"})
+
+
+def _file_key(path: Path) -> str:
+    """Return the fingerprint of a file's bytes in hexadecimal, without holding them at once."""
+    import hashlib
+
+    digest = hashlib.sha256(b'"')
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk.hex().encode())
+    digest.update(b'"')
+    return digest.hexdigest()[:12]
+
+
 def prior_origin(spec: ExperimentSpec, rows: pa.Table) -> dict[str, str]:
     """Return what a prior was trained on and how, for its header; no names."""
     origin = {
         "data": spec.data.kind,
         "identities": str(len(rows["identity"].unique())),
         "images": str(rows.num_rows),
-        "settings": spec.prior.model_dump_json(exclude={"source"}),
+        "settings": json.dumps(_prior_settings(spec)),
         "seed": str(spec.seed),
     }
     if isinstance(spec.data, BuiltinData):
@@ -349,48 +454,6 @@ def prior_origin(spec: ExperimentSpec, rows: pa.Table) -> dict[str, str]:
 
         origin |= {"public_seed": str(PUBLIC_SEED), "face_version": str(FACE_VERSION)}
     return origin
-
-
-def evaluation_key(spec: ExperimentSpec, world: World) -> str:
-    """Return the identity of the evaluation classifier."""
-    return fingerprint([spec.evaluation, world.digest, world.seed])
-
-
-def train_evaluator(
-    spec: ExperimentSpec, world: World, folder: Path, progress: Progress | None = None
-) -> Checkpoint:
-    """Train the evaluation classifier, or load it: clean data, one extra class a surrogate.
-
-    Another architecture and other draws than any target classifier; nothing of it is ever shown to
-    an attack.
-    """
-    from tasks.checkpoint import load_checkpoint
-    from tasks.evaluation import clean_hits
-
-    def make(out: Path) -> dict[str, object]:
-        recipe = evaluation_plan(world)
-        epochs = spec.evaluation.epochs
-        checkpoint = fit_here(
-            world.images,
-            recipe,
-            world.num_classes + len({who for t in world.targets for who in t.lenders}),
-            spec.evaluation,
-            # Far from the seeds of target classifiers, which are the experiment's own.
-            spec.seed + 1_000_003,
-            None if progress is None else lambda epoch: progress("judge", epoch, epochs),
-        )
-        checkpoint.save(out)
-        test = world.mask("test")
-        hits = clean_hits(
-            checkpoint.classifier(),
-            world.images[test],
-            world.rows["label"].to_numpy()[test],
-            world.targets,
-        )
-        return {"clean_hits": hits.overall, "architecture": spec.evaluation.architecture}
-
-    stage(folder, make)
-    return load_checkpoint(folder)
 
 
 def evaluation_plan(world: World) -> pa.Table:

@@ -22,7 +22,7 @@ from orchestrator.pareto import (
     point_of,
     recommend,
 )
-from orchestrator.records import Accuracy, Rate, TrialRecord
+from orchestrator.records import Accuracy, Estimate, Rate, TrialRecord
 from orchestrator.spec import ExperimentSpec, GoalSpec
 from tasks.spec import Spec
 
@@ -36,6 +36,7 @@ class AttackSummary(Spec):
     accuracy_at_1: Rate
     accuracy_at_5: Rate
     surrogate_rate: Rate
+    accuracy_interval: Estimate | None = Field(None, description="accuracy_at_1, over targets.")
 
 
 class TrialSummary(Spec):
@@ -140,6 +141,7 @@ def summarise(
                         accuracy_at_1=attack.accuracy_at_1,
                         accuracy_at_5=attack.accuracy_at_5,
                         surrogate_rate=attack.surrogate_rate,
+                        accuracy_interval=attack.accuracy_interval,
                     )
                     for attack in record.attacks
                 },

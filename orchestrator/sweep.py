@@ -19,6 +19,8 @@ from pydantic import Field
 from rich.console import Console
 
 from clusters.embedded import embedded_ray
+from orchestrator.adaptive import measure_adaptive, read_adaptive, sentence, still_to_measure
+from orchestrator.judges import Judge, accuracy_counts, judges_of, protocol_key, train_judges
 from orchestrator.progress import Display, TrialProgress
 from orchestrator.records import Rate, TrialRecord
 from orchestrator.search import planned_trials
@@ -26,11 +28,9 @@ from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import (
     Selection,
     choose,
-    evaluation_key,
     prepare_prior,
     prepare_world,
     select,
-    train_evaluator,
 )
 from orchestrator.store import Store, records_of, write_atomic
 from orchestrator.summary import summarise
@@ -56,6 +56,7 @@ class SweepOutcome(Spec):
     resumed: int = Field(ge=0, description="Trials that were there already.")
     seconds: float
     verdict: str
+    adaptive: str | None = Field(description="What an attacker who knows of DCD reaches.")
     next_commands: tuple[str, ...]
 
 
@@ -85,7 +86,7 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
         display.line(_heading(spec, selection, run, before, total))
         tracker = _tracker(spec, store, run)
         try:
-            if before < total:
+            if before < total or still_to_measure(spec, records_of(run), run):
                 with embedded_ray(spec.compute.cpus), display.live():
                     _run_trials(spec, store, run, total, display, tracker)
         finally:
@@ -103,6 +104,7 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
         resumed=before,
         seconds=round(time.monotonic() - started, 1),
         verdict=summarise(spec, records, str(run)).verdict,
+        adaptive=sentence(read_adaptive(run), records),
         next_commands=tuple(_next_commands(spec, run, records)),
     )
     failed = [record for record in records if record.status == "failed"]
@@ -149,17 +151,17 @@ def _run_trials(
     selection = choose(spec, store, display.stage)
     world = prepare_world(spec, store, selection, display.stage)
     prior, prior_key = prepare_prior(spec, store, selection, display.stage)
-    judged_by = fingerprint([evaluation_key(spec, world), prior_key])
+    judged_by = fingerprint([protocol_key(spec, world), prior_key])
     _write_examples(run, world)
 
     cpus = int(ray.cluster_resources().get("CPU", 1))
-    folder = store.artifact("evaluator", evaluation_key(spec, world))
+    judges = judges_of(spec, world, store)
     world_ref = ray.put(world)
-    make_evaluator = ray.remote(num_cpus=1, max_retries=2)(_evaluator_task)
-    evaluator_ref = make_evaluator.remote(spec, world_ref, folder)
+    make_judges = ray.remote(num_cpus=1, max_retries=2)(_judges_task)
+    judges_ref = make_judges.remote(judges, world_ref)
     if cpus < 2 * spec.training.workers:
-        # A trial that waits for the judge would hold the very core that the judge needs.
-        ray.wait([evaluator_ref])
+        # A trial that waits for the judges would hold the very core that they need.
+        ray.wait([judges_ref])
 
     slots = spec.compute.concurrent_trials or max(1, cpus // spec.training.workers)
     slots = min(slots, spec.sweep.lookahead, total)
@@ -172,15 +174,18 @@ def _run_trials(
         if tracker is not None:
             tracker.submit(records_of(run))
 
-    _tune(spec, world_ref, evaluator_ref, prior, queue, slots, finished)
-    ray.get(evaluator_ref)
-    _write_evaluation(run, folder, spec)
+    if queue.missing():
+        _tune(spec, world_ref, judges_ref, prior, queue, slots, finished)
+    ray.get(judges_ref)
+    _write_evaluation(run, judges, spec)
+    shared = {"world": world_ref, "prior": prior, "judges": judges_ref}
+    measure_adaptive(spec, store, selection, run, records_of(run), shared, display.stage)
 
 
 def _tune(
     spec: ExperimentSpec,
     world_ref: Any,
-    evaluator_ref: Any,
+    judges_ref: Any,
     prior: Any,
     queue: TrialQueue,
     slots: int,
@@ -192,7 +197,7 @@ def _tune(
     scratch = tempfile.mkdtemp(prefix="dcd-tune-")
     try:
         tune_queue(
-            {"world": world_ref, "evaluator": evaluator_ref, "prior": prior},
+            {"spec": spec, "world": world_ref, "judges": judges_ref, "prior": prior},
             queue,
             slots=slots,
             workers=spec.training.workers,
@@ -203,13 +208,12 @@ def _tune(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _evaluator_task(spec: ExperimentSpec, world: World, folder: Path) -> bytes:
-    """Train the evaluation classifier in a Ray worker; return nothing but that it is there."""
+def _judges_task(judges: list[Judge], world: World) -> dict[str, Path]:
+    """Train the judges in a Ray worker; return their folders by role."""
     import torch
 
     torch.set_num_threads(1)
-    train_evaluator(spec, world, folder)
-    return str(folder).encode()
+    return train_judges(judges, world)
 
 
 def _write_examples(run: Path, world: World) -> None:
@@ -224,20 +228,21 @@ def _write_examples(run: Path, world: World) -> None:
         return
     np.savez(
         run / "examples.npz",
-        target=np.stack([first(t.identity, train) for t in world.targets]),
-        surrogate=np.stack([first(t.surrogates[0].identity, lent) for t in world.targets]),
-        pseudonym=np.array(world.pseudonyms),
+        target=np.stack([first(t.identity, train) for t in world.attacked]),
+        surrogate=np.stack([first(t.surrogates[0].identity, lent) for t in world.attacked]),
+        pseudonym=np.array(world.attacked_pseudonyms),
     )
 
 
-def _write_evaluation(run: Path, folder: Path, spec: ExperimentSpec) -> None:
+def _write_evaluation(run: Path, judges: Sequence[Judge], spec: ExperimentSpec) -> None:
     import json
 
-    found = json.loads((folder / "manifest.json").read_text())
+    own = {judge.role: Rate.of(*accuracy_counts(judge.folder)).model_dump() for judge in judges}
     text = {
-        "accuracy": Rate.of(*found["clean_hits"]).model_dump(),
+        "accuracy": own.pop("first"),
         "architecture": spec.evaluation.architecture,
         "seed": spec.seed,
+        "others": own,
     }
     write_atomic(run / "evaluation.json", json.dumps(text, indent=2) + "\n")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -15,14 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.records import (
-    Accuracy,
-    AttackRecord,
-    PlanSummary,
-    Rate,
-    TargetScore,
-    TrialRecord,
-)
+from orchestrator.records import Accuracy, PlanSummary, Rate, TrialRecord
 from orchestrator.store import disk_errors, write_atomic
 from tasks.errors import AttackError, TargetClassError, TrainingError
 from tasks.spec import fingerprint
@@ -37,7 +30,8 @@ if TYPE_CHECKING:
     from augment.spec import DcdSpec
     from tasks.checkpoint import Checkpoint
     from tasks.classifiers import Classifier
-    from tasks.evaluation import Verdicts
+    from tasks.evaluation.panel import Panel
+    from tasks.evaluation.sampling import TargetSample
     from tasks.training_spec import TrainingSpec
 
 Fit = Callable[[Image8, pa.Table, int, "TrainingSpec", int], "Checkpoint"]
@@ -56,6 +50,8 @@ class World:
         num_classes: labels of the target classifier.
         seed: of the experiment.
         digest: hash of the data, part of every trial's identity.
+        sample: which of the targets are attacked; None attacks all.
+        knowledge: what an adaptive attacker knows of the targets.
     """
 
     rows: pa.Table
@@ -65,6 +61,20 @@ class World:
     num_classes: int
     seed: int
     digest: str
+    sample: TargetSample | None = None
+    knowledge: Knowledge | None = None
+
+    @property
+    def attacked(self) -> tuple[TargetClass, ...]:
+        """The targets that are attacked."""
+        chosen = range(len(self.targets)) if self.sample is None else self.sample.chosen
+        return tuple(self.targets[i] for i in chosen)
+
+    @property
+    def attacked_pseudonyms(self) -> tuple[str, ...]:
+        """Their names outside the data, in the same order."""
+        chosen = range(len(self.targets)) if self.sample is None else self.sample.chosen
+        return tuple(self.pseudonyms[i] for i in chosen)
 
     def mask(self, split: str) -> np.ndarray:
         """Return which rows belong to a split, bool (n,)."""
@@ -116,7 +126,7 @@ def run_trial(
     plan: TrialPlan,
     world: World,
     prior: Prior,
-    evaluator: Callable[[], Classifier],
+    panel: Callable[[], Panel],
     fit: Fit,
     out: Path,
     trial_id: str,
@@ -127,7 +137,7 @@ def run_trial(
         plan: the setting.
         world: shared data.
         prior: the attacker's generator.
-        evaluator: called when the judge is needed; may wait for it.
+        panel: called when the judges are needed; may wait for them.
         fit: trains the classifier.
         out: folder of the trial.
         trial_id: its identity.
@@ -149,7 +159,7 @@ def run_trial(
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         try:
-            found = _measure(plan, world, prior, evaluator, fit, out, clock)
+            found = _measure(plan, world, prior, panel, fit, out, clock)
             record = record.model_copy(update=found)
         except (AttackError, TargetClassError, TrainingError) as error:
             record = record.model_copy(update={"status": "failed", "error": str(error)})
@@ -162,13 +172,14 @@ def _measure(
     plan: TrialPlan,
     world: World,
     prior: Prior,
-    evaluator: Callable[[], Classifier],
+    panel: Callable[[], Panel],
     fit: Fit,
     out: Path,
     clock: Clock,
 ) -> dict[str, object]:
     from augment.plan import count_roles, inflation, make_plan
     from augment.spec import DcdSpec
+    from orchestrator.judging import judge_all
 
     with clock.stage("plan"):
         protected = () if plan.dcd is None else world.targets
@@ -187,9 +198,9 @@ def _measure(
         with clock.stage(spec.label):
             results |= attack_all(classifier, prior, world, (spec,))
     with clock.stage("wait for the evaluation classifier"):
-        judged_by = evaluator()
+        judges = panel()
     with clock.stage("evaluate"):
-        records, verdicts = judge_all(results, judged_by, world, plan.attacks)
+        records, verdicts = judge_all(results, judges, world, plan.attacks)
     arrays = {name: found.images for name, found in results.items()}
     arrays |= {f"{name}/verdict": verdict for name, verdict in verdicts.items()}
     np.savez(out / "reconstructions.npz", **arrays)  # type: ignore[arg-type]
@@ -233,9 +244,8 @@ def attack_all(
     prior: Prior,
     world: World,
     attacks: Sequence[AttackSpec],
-    knowledge: Knowledge | None = None,
 ) -> dict[str, Reconstructed]:
-    """Run attacks against all targets at once, each with the access that it declares."""
+    """Run attacks against all attacked targets at once, each with the access that it declares."""
     from attacks.registry import make_attack
     from tasks.classifiers import ACCESS
     from tasks.draws import Draws
@@ -243,33 +253,14 @@ def attack_all(
 
     found: dict[str, Reconstructed] = {}
     for spec in attacks:
-        attack = make_attack(spec, knowledge)
+        attack = make_attack(spec, world.knowledge)
         seen = ACCESS[attack.access](classifier)
-        images = attack.run(seen, prior, world.targets, Draws(world.seed, (spec.label,))).images
+        images = attack.run(seen, prior, world.attacked, Draws(world.seed, (spec.label,))).images
         stored = from_unit(images.flatten(0, 1)).reshape(
             *images.shape[:2], *images.shape[3:], images.shape[2]
         )
         found[spec.label] = Reconstructed(stored, seen.queries)
     return found
-
-
-def judge_all(
-    results: Mapping[str, Reconstructed],
-    judged_by: Classifier,
-    world: World,
-    attacks: Sequence[AttackSpec],
-) -> tuple[tuple[AttackRecord, ...], dict[str, np.ndarray]]:
-    """Let the evaluation classifier judge; return records and verdicts (targets, n) by attack."""
-    from tasks.evaluation import judge
-
-    verdicts = {
-        name: judge(judged_by, found.images, world.targets) for name, found in results.items()
-    }
-    records = tuple(
-        _attack_record(spec, verdicts[spec.label], world, results[spec.label].queries)
-        for spec in attacks
-    )
-    return records, {name: found.verdict for name, found in verdicts.items()}
 
 
 def plan_digest(recipe: pa.Table) -> str:
@@ -345,37 +336,6 @@ def training_rows(images: Image8, recipe: pa.Table) -> tuple[torch.Tensor, torch
     )
     views = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     return views, torch.from_numpy(recipe["label"].to_numpy().astype(np.int64))
-
-
-def _attack_record(
-    spec: AttackSpec, verdicts: Verdicts, world: World, queries: int
-) -> AttackRecord:
-    from attacks.registry import ATTACKS
-    from tasks.evaluation import SURROGATE, TARGET
-
-    hit = verdicts.verdict == TARGET
-    lent = verdicts.verdict == SURROGATE
-    return AttackRecord(
-        name=spec.label,
-        access=ATTACKS[spec.name].access,
-        accuracy_at_1=Rate.of(int(hit.sum()), hit.size),
-        accuracy_at_5=Rate.of(int(verdicts.in_top5.sum()), hit.size),
-        surrogate_rate=Rate.of(int(lent.sum()), hit.size),
-        per_target=tuple(
-            TargetScore(
-                pseudonym=pseudonym,
-                accuracy_at_1=Rate.of(int(hit[i].sum()), hit.shape[1]),
-                accuracy_at_5=Rate.of(int(verdicts.in_top5[i].sum()), hit.shape[1]),
-                surrogate_rate=Rate.of(int(lent[i].sum()), hit.shape[1]),
-            )
-            for i, pseudonym in enumerate(world.pseudonyms)
-        ),
-        settings={
-            key: ", ".join(map(str, value)) if isinstance(value, list) else value
-            for key, value in spec.model_dump(mode="json", exclude={"name", "title"}).items()
-        },
-        queries=queries,
-    )
 
 
 def _versions() -> dict[str, str]:

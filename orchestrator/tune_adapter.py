@@ -31,7 +31,8 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         torch.set_num_threads(1)
         self.world = ray.get(shared["world"])
         self.prior = shared["prior"]
-        self.evaluator_ref = shared["evaluator"]
+        self.spec = shared["spec"]
+        self.judges_ref = shared["judges"]
         self.workers = shared["workers"]
         self.config = config
 
@@ -52,7 +53,7 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
             plan,
             self.world,
             self.prior,
-            self._evaluator,
+            self._panel,
             fit,
             Path(self.config["out"]),
             self.config["trial_id"],
@@ -67,11 +68,10 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
             "attack_accuracy": worst.value if worst else 2.0,
         }
 
-    def _evaluator(self) -> Any:
-        from tasks.checkpoint import load_checkpoint
+    def _panel(self) -> Any:
+        from orchestrator.judges import load_panel
 
-        folder = ray.get(self.evaluator_ref).decode()
-        return load_checkpoint(Path(folder)).classifier()
+        return load_panel(self.spec, ray.get(self.judges_ref))
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Keep nothing: a trial is one step, and its record is the checkpoint."""
@@ -133,7 +133,7 @@ def tune_queue(
     """Run all missing trials of a queue.
 
     Args:
-        shared: references to world and evaluation classifier, and the prior.
+        shared: the experiment, references to world and judges, and the prior.
         queue: the trials.
         slots: how many at once.
         workers: training processes of a trial; above 1 the trial itself holds next to no core,

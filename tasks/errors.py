@@ -6,7 +6,8 @@ DcdctlError                     exit code 1
 │   ├── MissingDataError            a folder or file that is named does not exist
 │   ├── TargetClassError            a class is too small, missing, or its own surrogate
 │   ├── SurrogateError              too few surrogates, or one that is a target
-│   └── QuarantineError             more images are unreadable than the stated share allows
+│   ├── QuarantineError             more images are unreadable than the stated share allows
+│   └── UnsafePickleError           a file of weights would run code when it is unpickled
 ├── TrainingError               4   training broke (a loss that is not finite)
 ├── AttackError                 5   an attack broke
 │   ├── NonFiniteLossError          its loss is not finite
@@ -64,6 +65,10 @@ class SurrogateError(DataError):
 
 class QuarantineError(DataError):
     """More images are unreadable than the stated share allows."""
+
+
+class UnsafePickleError(DataError):
+    """A file of weights asks for more than weights need: unpickling it could run code."""
 
 
 class TrainingError(DcdctlError):

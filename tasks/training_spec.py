@@ -14,7 +14,7 @@ class TrainingSpec(Spec):
 
     architecture: str = Field(
         "small-resnet",
-        description="small-resnet, small-vgg, or the name of a torchvision model.",
+        description="small-resnet, small-vgg, small-mixer, or the name of a torchvision model.",
     )
     width: int = Field(24, ge=4, le=512, description="Channels of the first stage (small nets).")
     epochs: int = Field(20, ge=1, description="Passes over the training rows.")
@@ -28,9 +28,63 @@ class TrainingSpec(Spec):
     workers: int = Field(1, ge=1, description="Training processes; above 1 through Ray Train.")
 
 
+class SecondJudgeSpec(TrainingSpec):
+    """A second evaluation classifier, to see how far a verdict depends on the first."""
+
+    enabled: bool = Field(True, description="Train it, and report where the two disagree.")
+    architecture: str = Field(
+        "small-mixer", description="Must differ from the first's and from training.architecture."
+    )
+    width: int = Field(24, ge=4, le=512, description="Channels of the first stage (small nets).")
+    epochs: int = Field(20, ge=1, description="Passes over the training rows.")
+
+
+class EmbeddingSpec(Spec):
+    """A face-embedding network of your own, for distances and image-set metrics."""
+
+    path: str | None = Field(
+        None, description="safetensors weights; null takes the evaluation classifier's features."
+    )
+    architecture: str = Field("resnet50", description="Name of the torchvision model.")
+    image_size: int = Field(112, ge=16, le=1024, description="Pixels of a side that it expects.")
+    layer: Literal["output", "penultimate"] = Field(
+        "output", description="What is the embedding: its output, or what its last layer is given."
+    )
+
+
 class EvaluationSpec(TrainingSpec):
     """The evaluation classifier: another architecture, and it knows the surrogates."""
 
     architecture: str = Field("small-vgg", description="Must differ from training.architecture.")
     width: int = Field(16, ge=4, le=512, description="Channels of the first stage (small nets).")
     epochs: int = Field(25, ge=1, description="Passes over the training rows.")
+    paper_convention: bool = Field(
+        False,
+        description="Also judge by a classifier without surrogate classes, as the papers do.",
+    )
+    image_metrics: bool = Field(
+        True, description="Distances to the target's images, FID, KID, precision, recall, coverage."
+    )
+    knowledge: bool = Field(
+        False, description="Train a student on the reconstructions alone, and test it; costs time."
+    )
+    sample_targets: int | None = Field(
+        None, ge=1, description="Attack so many targets, and estimate for all; null attacks all."
+    )
+    sample_by: Literal["attributes", "train-images", "nothing"] = Field(
+        "attributes", description="Strata of the sample; each is represented."
+    )
+    second: SecondJudgeSpec = SecondJudgeSpec()
+    embedding: EmbeddingSpec = EmbeddingSpec()
+
+    def judge(self) -> TrainingSpec:
+        """Return what trains the first judge, and nothing else."""
+        return _training_part(self)
+
+    def second_judge(self) -> TrainingSpec:
+        """Return what trains the second judge, and nothing else."""
+        return _training_part(self.second)
+
+
+def _training_part(spec: TrainingSpec) -> TrainingSpec:
+    return TrainingSpec(**{name: getattr(spec, name) for name in TrainingSpec.model_fields})

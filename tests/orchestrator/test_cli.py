@@ -26,8 +26,7 @@ from tasks import errors
 DOCS = Path(__file__).parents[2] / "docs"
 DCDCTL = Path(sys.executable).with_name("dcdctl")
 COMMANDS = ["sweep", "protect", "report", "plan", "augment", "train", "attack", "prior train"] + [
-    "audit",
-    *("init", "validate", "schema", "doctor"),
+    *("audit", "prior convert", "landscape", "init", "validate", "schema", "doctor")
 ]
 ERRORS = [
     kind
@@ -46,6 +45,7 @@ class Outcome(BaseModel):
     run_dir: str = "runs/1"
     report: str = "runs/1/report.html"
     verdict: str = "It holds."
+    adaptive: str | None = "Not against everyone."
     next_commands: tuple[str, ...] = ("dcdctl report runs/1",)
 
     def render(self, console: Console) -> None:
@@ -78,7 +78,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     functions = {
         "orchestrator.sweep": ["run_sweep"],
         "orchestrator.report": ["write_report"],
-        "orchestrator.commands": ["plan_summary", "augment", "train", "attack", "train_prior"],
+        "orchestrator.landscape": ["landscape"],
+        "orchestrator.commands": ["plan_summary", "augment", "train", "attack", "train_prior"]
+        + ["convert_prior"],
     }
     for name, members in functions.items():
         module = ModuleType(name)
@@ -146,7 +148,7 @@ def test_sweep_names_the_report_and_what_to_type_next(
     assert fake.calls[0].mode == mode
     assert fake.calls[0].args == (ExperimentSpec(),)
     assert result.stdout.endswith(
-        "\nIt holds.\n\nReport: runs/1/report.html\nNext:\n  dcdctl report runs/1\n"
+        "\nIt holds.\nNot against everyone.\n\nReport: runs/1/report.html\nNext:\n  dcdctl report runs/1\n"
     )
 
 
@@ -213,6 +215,14 @@ def test_report_takes_a_run(fake: Fake) -> None:
         (("runs/1",), False),
         (("runs/1",), True),
     ]
+
+
+def test_landscape_takes_a_run(fake: Fake) -> None:
+    assert run("landscape", "runs/1", "--trial", "2", "--probes", "3").stdout.endswith("drawn\n")
+    assert json.loads(run("landscape", "runs/1", "--json").stdout)["run_dir"] == "runs/1"
+    first, second = fake.calls
+    assert (first.args[0], first.trial, first.images, first.probes) == (Path("runs/1"), 2, 8, 3)
+    assert second.trial is None
 
 
 def test_init_validate_and_schema_work_together(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ WRONG_SETTINGS = {
         "attacks:\n- name: ppa\n- name: mirror-w\n  start: 3",
         r"yaml:4: unknown key 'start' in attacks.mirror-w; did you mean 'starts'\?",
     ),
-    "unknown, nothing near": ("zebra: 1", r"unknown key 'zebra'; there are 13: name, seed"),
+    "unknown, nothing near": ("zebra: 1", r"unknown key 'zebra'; there are 14: name, seed"),
     "range": ("dcd: {target_sigma: 2}", r"dcd.target_sigma is 2 and must be a number from 0 to 1$"),
     "type": ("sweep: {trials: many}", r"sweep.trials is 'many' and must be a whole number at leas"),
     "half": ("seed: 1.5", r"seed is 1.5 and must be a whole number"),
@@ -175,7 +176,16 @@ WRONG_SETTINGS = {
     "kind": ("data: {kind: foldr}", r"data.kind is 'foldr' and must be builtin or folder; did you"),
     "no kind": ("data: {identities: 9}", r"data must be a section with kind: builtin or folder"),
     "no name": ("attacks: [{steps: 9}]", r"attacks.0 must be a section with name: ppa, "),
-    "not a section": ("attacks: [ppa]", r"attacks.0 is 'ppa' and must be a section with name: "),
+    "not a section": ("attacks: [5]", r"attacks.0 is 5 and must be a section with name: "),
+    "no attack": (
+        "attacks: [pap]",
+        r"attacks.pap.name is 'pap' and must be .*; did you mean 'ppa'",
+    ),
+    "no preset": ("attacks: [ppa/celeba]", r"faces.yaml:1: preset 'ppa/celeba' is unknown; did "),
+    "alien preset": (
+        "attacks: [{name: gmi, preset: gmi/celeba, pool: 3}]",
+        r"unknown key 'pool' in attacks.gmi",
+    ),
     "no attacks": ("attacks: []", r"attacks is an empty list and must be a list of sections"),
     "mapping": ("attacks: {ppa: {}}", r"attacks is a mapping and must be a list of sections"),
     "missing": (
@@ -194,6 +204,10 @@ WRONG_SETTINGS = {
     "contradiction at the top": (
         "training: {architecture: small-vgg}",
         r"faces.yaml: evaluation.architecture and training.architecture are both 'small-vgg'",
+    ),
+    "two judges alike": (
+        "evaluation: {second: {architecture: small-vgg}}",
+        r"evaluation.second.architecture and evaluation.architecture are both 'small-vgg'",
     ),
     "twice": ("attacks: [{name: ppa}, {name: ppa}]", r"faces.yaml: attack 'ppa' is listed twice"),
 }
@@ -223,7 +237,7 @@ WRONG_OVERRIDES = {
     "no key": (["=3"], r"^--set =3: write key=value"),
     "not YAML": (["seed=[1"], r"^--set seed=\[1: not valid YAML"),
     "unknown": (["sed=1"], r"^--set sed=1: unknown key 'sed'; did you mean 'seed'"),
-    "unknown section": (["foo.bar=1"], r"^--set foo.bar=1: unknown key 'foo'; there are 13"),
+    "unknown section": (["foo.bar=1"], r"^--set foo.bar=1: unknown key 'foo'; there are 14"),
     "unknown inside": (
         ["attacks.ppa.stpes=3"],
         r"^--set attacks.ppa.stpes=3: unknown key 'stpes' in attacks.ppa; did you mean 'steps'",
@@ -264,11 +278,17 @@ def test_the_file_of_init_is_the_default_experiment(tmp_path: Path) -> None:
     assert max(map(len, template("experiment.yaml").splitlines())) <= 100
 
 
+DEFAULT = {attack.name for attack in ExperimentSpec().attacks}
+
+
 def test_every_setting_is_in_the_file_of_init() -> None:
     text = template("x.yaml")
     for section in sections():
+        if section.path == "attacks" and section.variant.removeprefix("name: ") not in DEFAULT:
+            assert section.variant.removeprefix("name: ") in text  # named, to be looked up
+            continue
         for key in section.properties:
-            assert f"{key}: " in text, (section.path, key)
+            assert re.search(rf"\b{key}:( |$)", text, re.MULTILINE), (section.path, key)
 
 
 def test_the_folder_variant_loads_once_its_hash_signs_are_gone(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from orchestrator.records import Rate, TrialRecord
+from orchestrator.records import Estimate, Rate, TrialRecord
+from tasks.evaluation.intervals import Interval
 from tests.orchestrator.fake_run import fake_record, fake_records
 
 counts = st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -52,6 +53,23 @@ def test_a_record_of_another_version_or_with_an_unknown_key_is_refused() -> None
     for change in ({"version": 2}, {"unknown": 1}):
         with pytest.raises(ValidationError):
             TrialRecord.model_validate(content | change)
+
+
+def test_a_record_from_before_the_intervals_over_targets_still_reads() -> None:
+    content = fake_record(1).model_dump(mode="json")
+    later = ("accuracy_interval", "surrogate_interval", "worst_target", "second")
+    for attack in content["attacks"]:
+        for name in (*later, "paper_accuracy_at_1", "image_metrics", "knowledge", "fleet"):
+            assert attack.pop(name) is None
+    assert TrialRecord.model_validate(content) == fake_record(1)
+
+
+def test_an_estimate_with_an_unknown_end_survives_a_round_trip() -> None:
+    unknown = Interval(0.5, -math.inf, math.inf, 3, 1, "cluster-bootstrap")
+    found = Estimate.of(unknown)
+    assert (found.low, found.high) == (None, None)
+    assert Estimate.model_validate_json(found.model_dump_json()) == found
+    assert str(found) == "0.500 [?, ?] (n=3 of 1, cluster-bootstrap)"
 
 
 def test_the_worst_attack_is_the_one_that_recovers_most() -> None:

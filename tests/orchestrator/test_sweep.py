@@ -9,27 +9,34 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from orchestrator.adaptive import read_adaptive
 from orchestrator.config import load_spec
+from orchestrator.landscape import Landscape, landscape
 from orchestrator.records import TrialRecord
+from orchestrator.report import write_report
 from orchestrator.smoke import smoke
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import records_of
+from orchestrator.summary import summarise
 from orchestrator.sweep import SweepOutcome, run_sweep
-from tasks.errors import FailedTrialsError, UnfinishedRunError
+from tasks.errors import FailedTrialsError, StoreError, UnfinishedRunError
 
 QUIET = Console(quiet=True)
 
 pytestmark = pytest.mark.usefixtures("ray")
 
 
-def spec_in(storage: Path, *overrides: str) -> ExperimentSpec:
-    spec = smoke(load_spec(None, [f"storage={json.dumps(str(storage))}", "tracking.enabled=false"]))
-    return load_spec_again(spec, overrides)
+def spec_in(storage: Path, *overrides: str, adaptive: bool = False) -> ExperimentSpec:
+    given = [f"storage={json.dumps(str(storage))}", "tracking.enabled=false"]
+    if not adaptive:
+        given.append("adaptive_attacks=[]")
+    return load_spec_again(smoke(load_spec(None, given)), overrides)
 
 
 def load_spec_again(spec: ExperimentSpec, overrides: tuple[str, ...]) -> ExperimentSpec:
@@ -52,7 +59,7 @@ def hashes(records: tuple[TrialRecord, ...] | list[TrialRecord]) -> list[str]:
 def swept(
     tmp_path_factory: pytest.TempPathFactory, ray: None
 ) -> tuple[ExperimentSpec, SweepOutcome]:
-    spec = spec_in(tmp_path_factory.mktemp("sweep"), "tracking.enabled=true")
+    spec = spec_in(tmp_path_factory.mktemp("sweep"), "tracking.enabled=true", adaptive=True)
     return spec, run_sweep(spec, console=QUIET)
 
 
@@ -78,6 +85,84 @@ def test_a_sweep_leaves_a_control_and_trials_with_all_their_numbers(swept: Swept
     assert control.plan.counts["clean"] == control.plan.rows == 8 * 12
     assert first.plan.inflation == 4.0
     assert first.settings["mislabel_fraction"] == 0.2
+
+
+def test_an_attacker_who_knows_of_dcd_is_reported_beside_the_plain_ones(swept: Swept) -> None:
+    spec, outcome = swept
+    run = Path(outcome.run_dir)
+    measured = read_adaptive(run)
+    focus = summarise(spec, outcome.records, str(run)).focus
+    assert [trial.trial_id for trial in measured] == [outcome.records[0].trial_id, focus]
+    for trial in measured:
+        assert [a.name for a in trial.attacks] == ["adaptive-modes", "adaptive-reject"]
+        assert all(a.accuracy_at_1.n == 4 and a.queries > 0 for a in trial.attacks)
+        assert trial.targets_hit is not None
+        assert trial.targets_hit.n == 2
+        assert not trial.failed
+    assert outcome.adaptive is not None
+    assert "knows of DCD, by the best of 2 strategies" in outcome.adaptive
+    page = Path(outcome.report).read_text()
+    assert "adaptive: not the first mode" in page
+    assert outcome.adaptive in page
+
+
+def test_a_resumed_run_measures_the_adaptive_attacks_that_are_missing_and_nothing_else(
+    swept: Swept, tmp_path: Path
+) -> None:
+    first, outcome = swept
+    storage = tmp_path / "copy"
+    shutil.copytree(first.storage, storage)
+    spec = first.model_copy(update={"storage": str(storage)})
+    run = storage / "runs" / Path(outcome.run_dir).name
+    before = read_adaptive(run)
+    times = {p: p.stat().st_mtime_ns for p in run.glob("trials/*/record.json")}
+    (run / "adaptive.json").unlink()
+    assert "Not measured in this run" in write_report(run).read_text()
+    again = run_sweep(spec, mode="resume", console=QUIET)
+    assert again.resumed == 3
+    assert {p: p.stat().st_mtime_ns for p in run.glob("trials/*/record.json")} == times
+    assert read_adaptive(run) == before
+    (run / "adaptive.json").write_text("[{")
+    with pytest.raises(StoreError, match=r"adaptive\.json cannot be read: .* delete it"):
+        run_sweep(spec, mode="resume", console=QUIET)
+
+
+def test_every_attack_is_judged_twice_and_measured_over_targets(swept: Swept) -> None:
+    for record in swept[1].records:
+        for attack in record.attacks:
+            assert attack.accuracy_interval is not None
+            assert attack.accuracy_interval.clusters == 2
+            assert attack.second is not None
+            assert attack.second.architecture == "small-mixer"
+            assert attack.second.disagreement.n == 4
+            assert attack.image_metrics is not None
+            assert attack.image_metrics.real == 2 * 12
+            assert attack.image_metrics.dimensions == 8 * 8  # of the small VGG at width 8
+            assert attack.paper_accuracy_at_1 is None
+    run = Path(swept[1].run_dir)
+    assert "second judge" in (run / "report.html").read_text()
+    assert set(json.loads((run / "evaluation.json").read_text())["others"]) == {"second"}
+
+
+def test_landscape_compares_a_trial_with_the_control(swept: Swept, tmp_path: Path) -> None:
+    shutil.copytree(swept[0].storage, tmp_path / "copy")  # as if the storage had been moved
+    run = tmp_path / "copy" / "runs" / Path(swept[1].run_dir).name
+    found = landscape(run, QUIET, trial=2, images=3, probes=2)
+    assert (found.trial, found.targets, found.images) == (2, 2, 3)
+    for model in (found.control, found.defended):
+        assert set(model) == {"target", "target_trained", "surrogate"}
+        assert all(around.loss.n == 6 for around in model.values())
+        assert all(around.along[0] == pytest.approx(around.loss.value, rel=1e-5)
+                   for around in model.values())  # fmt: skip
+    assert found.control["target"].loss != found.defended["target"].loss
+    assert "the levers" in found.verdict.lower()
+    assert (run / "landscape.png").read_bytes()[:4] == b"\x89PNG"
+    assert b"<svg" in (run / "landscape.svg").read_bytes()
+    assert Landscape.model_validate_json((run / "landscape.json").read_text()) == found
+    again = landscape(run, QUIET, trial=2, images=3, probes=2)
+    assert again.model_dump() == found.model_dump()
+    with pytest.raises(StoreError, match="holds no finished trial 9"):
+        landscape(run, QUIET, trial=9)
 
 
 def test_it_writes_report_recipes_pictures_and_checkpoints(swept: Swept) -> None:
@@ -211,6 +296,8 @@ def test_a_killed_sweep_goes_on_with_nothing_lost_or_repeated(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A shell that runs the tests in the background has its children ignore Ctrl-C.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     wait_for_records(broken, 1, process)
     time.sleep(1)

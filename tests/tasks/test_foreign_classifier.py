@@ -214,7 +214,8 @@ def test_a_factory_whose_file_or_module_is_missing_or_broken(tmp_path: Path) -> 
 
 def test_a_shared_weight_is_found_under_any_name() -> None:
     one, other = SmallResNet(4, 8), SmallVgg(4, 8)
-    first, second = dict(one.named_parameters()), dict(other.named_parameters())
+    first: dict[str, Tensor] = dict(one.named_parameters())
+    second: dict[str, Tensor] = dict(other.named_parameters())
     assert shared_weight(first, second) is None
     second["other.name"] = first["head.weight"].detach().clone()
     assert shared_weight(first, second) == "head.weight"

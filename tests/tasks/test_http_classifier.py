@@ -47,7 +47,8 @@ class Clock:
 
 def ask(server: ModelServer, **changes: Any) -> tuple[HttpClassifier, Clock]:
     clock = Clock()
-    endpoint = Endpoint(**({"url": server.url, "image_size": 8} | changes))
+    settings: dict[str, Any] = {"url": server.url, "image_size": 8} | changes
+    endpoint = Endpoint(**settings)
     return HttpClassifier(endpoint, clock, clock.sleep), clock
 
 

@@ -1,4 +1,4 @@
-"""Evaluation: clean accuracy, and whom a reconstruction shows.
+"""Clean accuracy, and whom a reconstruction shows.
 
 The judge is an evaluation classifier of another architecture, trained on clean data with one extra
 class for each surrogate, so that a reconstruction is called target, surrogate or other. The
