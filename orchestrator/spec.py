@@ -119,7 +119,7 @@ class ExperimentSpec(Spec):
     attacks: tuple[AttackSpec, ...] = Field((PpaSpec(), MirrorWSpec(), MirrorBSpec()), min_length=1)
     adaptive_attacks: tuple[AttackSpec, ...] = Field(
         tuple(AdaptiveSpec(strategy=strategy) for strategy in ADAPTIVE),
-        description="Of one who knows of DCD, as in `attacks`: run at the end of a sweep against the "
+        description="Of one who knows of DCD, as in `attacks`: run at the end of a sweep on the "
         "control and the recommended trial, reported beside the plain ones. [] leaves them out.",
     )
     sweep: SweepSpec = SweepSpec()

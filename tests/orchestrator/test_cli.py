@@ -148,7 +148,8 @@ def test_sweep_names_the_report_and_what_to_type_next(
     assert fake.calls[0].mode == mode
     assert fake.calls[0].args == (ExperimentSpec(),)
     assert result.stdout.endswith(
-        "\nIt holds.\nNot against everyone.\n\nReport: runs/1/report.html\nNext:\n  dcdctl report runs/1\n"
+        "\nIt holds.\nNot against everyone.\n\n"
+        "Report: runs/1/report.html\nNext:\n  dcdctl report runs/1\n"
     )
 
 
