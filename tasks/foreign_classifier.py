@@ -344,7 +344,10 @@ def _probe(model: Any, inputs: Inputs, name: str) -> Tensor:
     if outputs.shape[1] < 2:
         raise DataError(f"{name} has {outputs.shape[1]} class; an audit needs 2 or more")
     if not bool(torch.isfinite(outputs).all()):
-        raise DataError(f"{name} answers a grey picture with numbers that are not finite")
+        raise DataError(
+            f"{name} answers a grey picture with numbers that are not finite; its weights are "
+            "damaged, or the normalisation is wrong"
+        )
     return outputs
 
 

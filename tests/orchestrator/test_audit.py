@@ -256,7 +256,9 @@ def test_a_model_may_not_judge_itself(setting: Setting) -> None:
 def test_a_model_that_knows_nobody_clears_nobody(setting: Setting, tmp_path: Path) -> None:
     torch.manual_seed(0)
     state = {k: v.contiguous() for k, v in setting.trained.module.state_dict().items()}
-    noise = {k: torch.randn_like(v) * 0.05 for k, v in state.items() if v.is_floating_point()}
+    noise = {
+        k: (torch.randn_like(v) * 0.05).abs() for k, v in state.items() if v.is_floating_point()
+    }
     save_file(state | noise, tmp_path / "m.safetensors")
     found = run(setting, state_request(setting, model=str(tmp_path / "m.safetensors")))
     assert found.verdict in ("undecided", "exposed")
@@ -267,7 +269,7 @@ def test_a_model_that_knows_nobody_clears_nobody(setting: Setting, tmp_path: Pat
     ("hits", "complete", "known", "verdict"),
     [
         ([(40, 40)], True, [], "exposed"),
-        ([(0, 40), (8, 40)], True, [], "undecided"),
+        ([(0, 40), (6, 40)], True, [], "undecided"),
         ([(0, 40), (20, 40)], False, [], "exposed"),
         ([(0, 40)], True, [(10, 10)], "not shown to be exposed"),
         ([(0, 40)], True, [(2, 10)], "undecided"),

@@ -69,7 +69,7 @@ def test_a_torchvision_state_is_resized_and_normalised_inside(tmp_path: Path, na
 
 def test_it_states_its_own_range(tmp_path: Path) -> None:
     file = state_of(SmallResNet(3, 8), tmp_path / "m.safetensors")
-    bytes_ = Inputs(16, (127.5,) * 3, (127.5,) * 3, Bounds(0, 255))  # type: ignore[arg-type]
+    bytes_ = Inputs(16, (127.5,) * 3, (127.5,) * 3, Bounds(0, 255))
     one = load_state(file, "small-resnet", HALF).classifier
     other = load_state(file, "small-resnet", bytes_).classifier
     images = torch.rand(2, 3, 16, 16)
