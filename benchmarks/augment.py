@@ -220,6 +220,7 @@ def block(shard: int, samples: int, sources: int) -> pa.Table:
             "sigma": np.resize(np.array(SIGMAS, np.float32), samples),
             "seed": rng.integers(0, 2**63, samples).astype(np.uint64),
             "truncate": np.zeros(samples, np.bool_),
+            "native": np.zeros(samples, np.uint32),
             "shard": np.full(samples, shard),
         }
     )

@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from attacks.spec import AttackSpec, MirrorBSpec, MirrorWSpec, PpaSpec, PriorSpec
+from attacks.presets import ADAPTIVE
+from attacks.spec import AdaptiveSpec, AttackSpec, MirrorBSpec, MirrorWSpec, PpaSpec, PriorSpec
 from augment.spec import DcdSpec, ProtectSpec
 from tasks.datasets.spec import BuiltinData, DataSpec, FolderData
 from tasks.spec import Spec, fingerprint
@@ -116,6 +117,11 @@ class ExperimentSpec(Spec):
     evaluation: EvaluationSpec = EvaluationSpec()
     prior: PriorSpec = PriorSpec()
     attacks: tuple[AttackSpec, ...] = Field((PpaSpec(), MirrorWSpec(), MirrorBSpec()), min_length=1)
+    adaptive_attacks: tuple[AttackSpec, ...] = Field(
+        tuple(AdaptiveSpec(strategy=strategy) for strategy in ADAPTIVE),
+        description="Of one who knows of DCD, as in `attacks`: run at the end of a sweep on the "
+        "control and the recommended trial, reported beside the plain ones. [] leaves them out.",
+    )
     sweep: SweepSpec = SweepSpec()
     compute: ComputeSpec = ComputeSpec()
     tracking: TrackingSpec = TrackingSpec()
@@ -142,17 +148,19 @@ class ExperimentSpec(Spec):
                 "data.surrogates is an empty list; name classes that may lend their images, or use "
                 "protect.surrogate_pool=builtin"
             )
-        names = [attack.label for attack in self.attacks]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"attack {name!r} is listed twice; give one of them a `title`")
+        for attacks in (self.attacks, self.adaptive_attacks):
+            names = [attack.label for attack in attacks]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"attack {name!r} is listed twice; give one of them a `title`")
         return self
 
     @property
     def run_fingerprint(self) -> str:
         """Hash of all that can change a trial's result; not of where or how fast it runs."""
         part = self.model_dump(
-            mode="json", exclude={"name", "storage", "compute", "tracking", "dcd", "sweep"}
+            mode="json",
+            exclude={"name", "storage", "compute", "tracking", "dcd", "sweep", "adaptive_attacks"},
         )
         part["search"] = self.sweep.model_dump(mode="json", exclude={"trials", "goal"})
         searched = set(type(self.sweep.space).model_fields)
