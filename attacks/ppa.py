@@ -62,9 +62,7 @@ class PPA:
         ids = candidate_ids(targets, count)
         objective = Objective(spec, classifier, prior, draws)
         starts = pool.best(labels, count).flatten(0, 1)
-        w, left = search_rejecting(
-            spec, objective, prior, starts, wanted, ids, draws, len(targets)
-        )
+        w, left = search_rejecting(spec, objective, prior, starts, wanted, ids, draws, len(targets))
         wanted, ids = wanted[left], ids[left.cpu().numpy()]
         images = synthesize_flat(prior, w, classifier)
         sure = robust_confidence(classifier, images, wanted, ids, spec.selection_rounds, draws)

@@ -13,10 +13,11 @@ from attacks.prior import Prior
 from attacks.registry import make_attack
 from attacks.spec import AttackSpec
 from orchestrator.stages import Progress
+from orchestrator.trial import stored
 from tasks.classifiers import ACCESS
 from tasks.draws import Draws
 from tasks.errors import EndpointError, QueryBudgetError
-from tasks.evaluation import from_unit, to_unit
+from tasks.evaluation import to_unit
 from tasks.foreign_classifier import Foreign
 from tasks.http_classifier import HttpClassifier
 from tasks.types import UNIT, ClassId, IdentityId, Image8, TargetClass
@@ -81,7 +82,7 @@ class Watched:
         seen = [image for image in self.images if image is not None]
         if len(seen) < len(self.images):
             return None
-        return Part(_stored(torch.stack(seen)[:, None]), self.best[:, None].numpy(), whole=False)
+        return Part(stored(torch.stack(seen)[:, None]), self.best[:, None].numpy(), whole=False)
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Campaign:
                 watched.forget()
             try:
                 result = attack.run(seen, self.prior, self.targets, Draws(seed, (one.label,)))
-                images = _stored(result.images)
+                images = stored(result.images)
                 own = result.confidence.cpu().numpy() if attack.access == "scores" else None
                 part = Part(images, self._confidence(images, own), whole=True)
                 self.found.setdefault(one.label, {})[seed] = part
@@ -178,9 +179,3 @@ class Campaign:
         ]
         found: np.ndarray = torch.cat(scores).gather(1, labels[:, None]).view(count, each).numpy()
         return found
-
-
-def _stored(images: Tensor) -> Image8:
-    """Return (targets, n, 3, s, s) in [0, 1] as stored images (targets, n, s, s, 3)."""
-    flat = from_unit(images.flatten(0, 1))
-    return flat.reshape(*images.shape[:2], *flat.shape[1:])

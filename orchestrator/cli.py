@@ -339,6 +339,9 @@ def attack(
         Path, typer.Option("--checkpoint", "-c", help="What `dcdctl train` wrote.")
     ],
     config: Config = None,
+    screen: Annotated[
+        bool, typer.Option("--screen", help="Stop at clear verdicts, for a part of the budget.")
+    ] = False,
     assignments: Assignments = None,
     storage: Storage = None,
     seed: Seed = None,
@@ -348,11 +351,12 @@ def attack(
 
     Example:
         dcdctl attack experiment.yaml --checkpoint control
+        dcdctl attack experiment.yaml --checkpoint control --screen
     """
     from orchestrator.commands import attack as run
 
     spec = _load(config, assignments, storage, seed)
-    _show(run(spec, checkpoint, _console(as_json)), as_json)
+    _show(run(spec, checkpoint, _console(as_json), screen), as_json)
 
 
 @app.command(cls=Command, rich_help_panel="The main job")

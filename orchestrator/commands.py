@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +16,7 @@ from rich.table import Table
 from clusters.embedded import embedded_ray
 from orchestrator.progress import Display
 from orchestrator.records import Accuracy, AttackRecord
+from orchestrator.screening import ScreenRecord, render_screening, screen
 from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import (
@@ -333,9 +335,13 @@ class AttackOutcome(Spec):
     checkpoint: str
     clean_accuracy: Accuracy
     attacks: tuple[AttackRecord, ...]
+    screening: tuple[ScreenRecord, ...] = Field((), description="With --screen; no attacks then.")
 
     def render(self, console: Console) -> None:
         """Print it for people."""
+        if self.screening:
+            render_screening(self.screening, console)
+            return
         table = Table(box=None, pad_edge=False)
         for heading in ("attack", "access", "accuracy@1", "accuracy@5", "surrogate", "queries"):
             table.add_column(heading)
@@ -351,8 +357,16 @@ class AttackOutcome(Spec):
         console.print(table)
 
 
-def attack(spec: ExperimentSpec, checkpoint: Path, console: Console) -> AttackOutcome:
+def attack(
+    spec: ExperimentSpec, checkpoint: Path, console: Console, screened: bool = False
+) -> AttackOutcome:
     """Attack a trained classifier with the experiment's attacks and judge the reconstructions.
+
+    Args:
+        spec: the experiment.
+        checkpoint: folder of the classifier.
+        console: for progress.
+        screened: stop at clear verdicts on targets, for a part of the budget.
 
     Raises:
         DataError: the classifier does not fit the experiment's data.
@@ -380,6 +394,24 @@ def attack(spec: ExperimentSpec, checkpoint: Path, console: Console) -> AttackOu
         folders = train_judges(judges_of(spec, world, store), world, display.stage)
         panel = load_panel(spec, folders)
         classifier = trained.classifier()
+        if screened:
+            return AttackOutcome(
+                checkpoint=str(checkpoint),
+                clean_accuracy=accuracy_of(classifier, world),
+                attacks=(),
+                screening=tuple(
+                    screen(
+                        one,
+                        classifier,
+                        prior,
+                        world,
+                        panel.first,
+                        spec.screening,
+                        progress=partial(display.stage, one.label),
+                    )
+                    for one in spec.attacks
+                ),
+            )
         results: dict[str, Reconstructed] = {}
         for done, one in enumerate(spec.attacks):
             display.stage("attacks", done, len(spec.attacks), one.label)

@@ -24,6 +24,7 @@ SECTIONS: dict[str, Caps] = {
     "training": {"width": 8, "epochs": 3},
     "evaluation": {"width": 8, "epochs": 3},
     "prior": {"steps": 30},
+    "screening": {"blocks": 2, "pool": 200},
     "sweep": {"trials": 2},
 }
 GAN: Caps = {"steps": 4, "width": 8}

@@ -62,6 +62,34 @@ class GoalSpec(Spec):
     )
 
 
+class ScreeningSpec(Spec):
+    """How `dcdctl attack --screen` comes to verdicts on targets with a part of the budget."""
+
+    blocks: int = Field(5, ge=1, description="Times that an attack is run on a target, at most.")
+    pool: int = Field(2000, ge=1, description="Latents that an attack presamples, at most.")
+    rungs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (5, 10), description="Steps of PPA after which the worse half of the candidates leaves."
+    )
+    protected_rate: float = Field(
+        0.1, gt=0, lt=1, description="Hit at this rate or below, a target counts as protected."
+    )
+    exposed_rate: float = Field(
+        0.5, gt=0, lt=1, description="Hit at this rate or above, it counts as exposed."
+    )
+    error: float = Field(
+        0.05, gt=0, lt=0.5, description="How often one may be taken for the other, at most."
+    )
+
+    @model_validator(mode="after")
+    def _is_a_test(self) -> Self:
+        if self.protected_rate >= self.exposed_rate:
+            raise ValueError(
+                f"protected_rate={self.protected_rate:g} is not below "
+                f"exposed_rate={self.exposed_rate:g}"
+            )
+        return self
+
+
 class SweepSpec(Spec):
     """The search over the levers."""
 
@@ -122,6 +150,7 @@ class ExperimentSpec(Spec):
         description="Of one who knows of DCD, as in `attacks`: run at the end of a sweep on the "
         "control and the recommended trial, reported beside the plain ones. [] leaves them out.",
     )
+    screening: ScreeningSpec = ScreeningSpec()
     sweep: SweepSpec = SweepSpec()
     compute: ComputeSpec = ComputeSpec()
     tracking: TrackingSpec = TrackingSpec()
@@ -160,7 +189,8 @@ class ExperimentSpec(Spec):
         """Hash of all that can change a trial's result; not of where or how fast it runs."""
         part = self.model_dump(
             mode="json",
-            exclude={"name", "storage", "compute", "tracking", "dcd", "sweep", "adaptive_attacks"},
+            exclude={"name", "storage", "compute", "tracking", "dcd", "sweep", "adaptive_attacks"}
+            | {"screening"},
         )
         part["search"] = self.sweep.model_dump(mode="json", exclude={"trials", "goal"})
         searched = set(type(self.sweep.space).model_fields)

@@ -130,6 +130,12 @@ class ToyWorld:
         attack = make_attack(SPECS[name], self.knowledge())
         return attack.run(self.access(name), self.prior, targets or self.targets, Draws(seed))
 
+    def run_spec(self, spec: AttackSpec, seed: int = 0) -> AttackResult:
+        """Run an attack that is not in SPECS."""
+        attack = make_attack(spec, self.knowledge())
+        seen = ACCESS[attack.access](TorchClassifier(self.module, 4, SIZE))
+        return attack.run(seen, self.prior, self.targets, Draws(seed))
+
     def knowledge(self) -> Knowledge:
         """Whether a person is red, green, blue, as that colour's channel says."""
 
