@@ -3,7 +3,7 @@
     dcdctl train --defense none --out control --storage bench
     python benchmarks/screening.py control bench/artifacts/evaluator/* --seed 0
 
-Every target of the built-in world is attacked. The full budget runs all blocks of the attack as it
+The protected people of the built-in world are attacked. The full budget runs all blocks of the attack as it
 is; screening stops at clear verdicts, with a smaller pool and successive rejection. A verdict of
 the full budget is what is likelier of its hits: exposed or protected. Agreement is the share of
 targets with the same verdict; an undecided one agrees with nobody.
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("judge", type=Path, help="the evaluation classifier")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--storage", default=".dcdctl", help="where the data are kept")
-    parser.add_argument("--targets", type=int, default=40)
+    parser.add_argument("--targets", type=int, default=8)
     parser.add_argument("--attacks", nargs="*", default=[attack.name for attack in ATTACKS])
     given = parser.parse_args()
     print(f"{circumstances()}, {torch.get_num_threads()} threads")
@@ -83,7 +83,7 @@ def main() -> None:
         found: list[tuple[ScreenRecord, int, float]] = []
         for whole in (True, False):
             prior, started = Counted(load_prior(path)), time.perf_counter()
-            generator: Prior = prior  # type: ignore[assignment]  # the rest is handed through
+            generator: Prior = prior
             record = screen(attack, classifier, generator, world, judge, rules, whole=whole)
             found.append((record, prior.images, time.perf_counter() - started))
         (full, calls, seconds), (light, fewer, less) = found
