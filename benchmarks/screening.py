@@ -3,10 +3,10 @@
     dcdctl train --defense none --out control --storage bench
     python benchmarks/screening.py control bench/artifacts/evaluator/* --seed 0
 
-The protected people of the built-in world are attacked. The full budget runs all blocks of the attack as it
-is; screening stops at clear verdicts, with a smaller pool and successive rejection. A verdict of
-the full budget is what is likelier of its hits: exposed or protected. Agreement is the share of
-targets with the same verdict; an undecided one agrees with nobody.
+The protected people of the built-in world are attacked. The full budget runs all blocks of the
+attack as it is; screening stops at clear verdicts, with a smaller pool and successive rejection. A
+verdict of the full budget is what is likelier of its hits: exposed or protected. Agreement is the
+share of targets with the same verdict; an undecided one agrees with nobody.
 """
 
 from __future__ import annotations
