@@ -63,8 +63,7 @@ def _rows(record: AttackRecord) -> list[np.ndarray]:
 def _hit_by_any(adaptive: list[list[AttackRecord]]) -> str:
     hit = total = 0
     for records in adaptive:
-        names = [score.pseudonym for score in records[0].per_target]
-        total += len(names)
+        total += len(records[0].per_target)
         hit += sum(
             any(
                 s.pseudonym == n and s.accuracy_at_1.successes
