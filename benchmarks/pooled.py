@@ -64,14 +64,8 @@ def _hit_by_any(adaptive: list[list[AttackRecord]]) -> str:
     hit = total = 0
     for records in adaptive:
         total += len(records[0].per_target)
-        hit += sum(
-            any(
-                s.pseudonym == n and s.accuracy_at_1.successes
-                for r in records
-                for s in r.per_target
-            )
-            for n in names
-        )
+        scores = [score for record in records for score in record.per_target]
+        hit += len({score.pseudonym for score in scores if score.accuracy_at_1.successes})
     return f"{hit} of {total}"
 
 
