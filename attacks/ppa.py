@@ -14,7 +14,8 @@ from attacks.candidates import best_first, candidate_ids, synthesize_all
 from attacks.objective import Objective
 from attacks.pool import score_pool
 from attacks.prior import Prior
-from attacks.search import robust_confidence, search, synthesize_flat
+from attacks.rejection import candidate_steps, search_rejecting, stretches
+from attacks.search import robust_confidence, synthesize_flat
 from attacks.spec import PpaSpec, SearchSpec
 from attacks.students import BATCH as LEARNT
 from tasks.classifiers import Classifier
@@ -36,7 +37,11 @@ class PPA:
 
     def images(self, targets: int) -> int:
         """Return how many images it synthesises or shows."""
-        return search_images(self.spec, targets)
+        spec = self.spec
+        left = stretches(spec.rungs, spec.steps, spec.candidates, spec.keep)[-1][1]
+        spared = spec.candidates * spec.steps - candidate_steps(spec)
+        unseen = (spec.candidates - left) * spec.selection_rounds
+        return search_images(spec, targets) - targets * (spared * max(1, spec.views) + unseen)
 
     def run(
         self, classifier: Classifier, prior: Prior, targets: Sequence[TargetClass], draws: Draws
@@ -56,9 +61,9 @@ class PPA:
         wanted = labels.repeat_interleave(count)
         ids = candidate_ids(targets, count)
         objective = Objective(spec, classifier, prior, draws)
-        w = search(
-            spec, objective, prior, pool.best(labels, count).flatten(0, 1), wanted, ids, draws
-        )
+        starts = pool.best(labels, count).flatten(0, 1)
+        w, left = search_rejecting(spec, objective, prior, starts, wanted, ids, draws, len(targets))
+        wanted, ids = wanted[left], ids[left.cpu().numpy()]
         images = synthesize_flat(prior, w, classifier)
         sure = robust_confidence(classifier, images, wanted, ids, spec.selection_rounds, draws)
         confidence, rows = best_first(sure, len(targets), spec.keep)

@@ -1,20 +1,17 @@
 """Generative priors: what an attacker knows of faces in general, as a generator with a mapping.
 
 The layout is StyleGAN's: z ~ N(0, I) -> mapping -> w -> image. The mapping's last activation is a
-leaky rectifier with slope 0.2, which MIRROR's P-space inverts.
+leaky rectifier with slope 0.2, which MIRROR's P-space inverts. The built-in kind, a small decoder,
+is here; docs/priors.md lists the others.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
 import torch
-from pydantic import Field, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,7 +20,6 @@ from tasks.errors import DataError
 from tasks.spec import Spec
 from tasks.types import UNIT, Bounds
 
-FORMAT = "dcdctl-prior/1"
 SLOPE = 0.2
 
 
@@ -181,41 +177,3 @@ def decoder_channels(image_size: int) -> tuple[int, ...]:
         )
     stages = image_size.bit_length() - 3
     return (96, 80, 56, 32, 24, 16, 12)[: stages + 1]
-
-
-def save_prior(prior: DecoderPrior, path: Path, trained_on: dict[str, str]) -> None:
-    """Write weights as float16 safetensors, whole or not at all; shape and origin in the header."""
-    weights = {name: v.half().contiguous() for name, v in prior.state_dict().items()}
-    header = {
-        "format": FORMAT,
-        "spec": prior.spec.model_dump_json(),
-        "trained_on": json.dumps(trained_on, sort_keys=True),
-    }
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(save(weights, metadata=header))
-    partial.replace(path)
-
-
-def load_prior(path: Path) -> DecoderPrior:
-    """Read a prior, frozen, in float32.
-
-    Raises:
-        DataError: the file is damaged, or holds something else.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise DataError(
-                    f"{path} is not a prior of this program (format {header.get('format')!r}); "
-                    "`dcdctl prior train` writes one"
-                )
-            prior = DecoderPrior(DecoderSpec.model_validate_json(header["spec"]))
-            weights = {name: file.get_tensor(name).float() for name in prior.state_dict()}
-            prior.load_state_dict(weights)
-    except (SafetensorError, ValidationError, KeyError, RuntimeError, OSError) as error:
-        raise DataError(
-            f"the prior {path} cannot be read ({type(error).__name__}); train it again with "
-            "`dcdctl prior train`"
-        ) from error
-    return prior.eval().requires_grad_(False)

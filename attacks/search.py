@@ -6,6 +6,8 @@ targets are searched in one batch; the draws of a candidate depend on its target
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,9 @@ BETAS = (0.1, 0.1)
 
 OPTIMISE_AREA = (0.9, 1.0)
 """Area of the random crops in each step (released settings)."""
+
+RECENT = 3
+"""Steps over which a candidate's loss is averaged: one random crop may be a lucky one."""
 
 SELECT_AREA = (0.5, 0.9)
 """Area of the random crops in the final selection (released settings; there also ratio 0.8-1.2)."""
@@ -48,22 +53,66 @@ def search(
         ids: keys of the candidates, (n,).
         draws: of the crops.
     """
-    found = []
-    for start in range(0, len(w), BATCH):
+    whole = range(spec.steps)
+    return climb(spec, objective, prior, Climb.start(w), labels, ids, draws, whole)[0].w
+
+
+@dataclass(frozen=True)
+class Climb:
+    """Candidates on their way: latents and Adam's two moments, (n, w_size) each."""
+
+    w: Tensor
+    first: Tensor
+    second: Tensor
+
+    @classmethod
+    def start(cls, w: Tensor) -> Climb:
+        """Return candidates before their first step."""
+        return cls(w, torch.zeros_like(w), torch.zeros_like(w))
+
+    def take(self, rows: Tensor) -> Climb:
+        """Return the candidates at `rows` alone."""
+        return Climb(self.w[rows], self.first[rows], self.second[rows])
+
+
+def climb(
+    spec: SearchSpec,
+    objective: Objective,
+    prior: Prior,
+    state: Climb,
+    labels: Tensor,
+    ids: IntArray,
+    draws: Draws,
+    steps: range,
+) -> tuple[Climb, Tensor]:
+    """Return candidates after `steps`, and the mean loss of each over the last few of them, (n,).
+
+    Climbing from 0 to a and from a to b is climbing from 0 to b. The other arguments are those of
+    `search`.
+    """
+    ends, losses = [], []
+    for start in range(0, len(state.w), BATCH):
         part = slice(start, start + BATCH)
-        latents = w[part].clone().requires_grad_(True)
+        latents = state.w[part].clone().requires_grad_(True)
         optimizer = torch.optim.Adam([latents], lr=spec.learning_rate, betas=BETAS)
-        for step in range(spec.steps):
+        moments = {"exp_avg": state.first[part].clone(), "exp_avg_sq": state.second[part].clone()}
+        optimizer.state[latents] = {"step": torch.tensor(float(steps.start)), **moments}
+        recent = torch.zeros(len(latents), device=latents.device)
+        for step in steps:
             images = to_bounds(prior.synthesize(latents), prior.bounds, objective.classifier.bounds)
             uniform = draws.child("crop", step).uniform(ids[part], 4)
             views = random_views(images, uniform, OPTIMISE_AREA, flip=False)
             loss = objective(views, labels[part], ids[part], step)
             check_finite(loss.detach(), labels[part], spec.label, step)
+            if step >= steps.stop - RECENT:
+                recent += loss.detach() / min(RECENT, len(steps))
             optimizer.zero_grad(set_to_none=True)
             loss.sum().backward()  # a sum: a candidate's gradient does not depend on the batch
             optimizer.step()
-        found.append(latents.detach())
-    return torch.cat(found)
+        ends.append(Climb(latents.detach(), moments["exp_avg"], moments["exp_avg_sq"]))
+        losses.append(recent)
+    joined = (torch.cat([getattr(end, name) for end in ends]) for name in ("w", "first", "second"))
+    return Climb(*joined), torch.cat(losses)
 
 
 @torch.no_grad()

@@ -12,19 +12,46 @@ from tasks.spec import Spec
 from tasks.suggestions import did_you_mean
 
 
+class GanSpec(Spec):
+    """Training of a GAN prior, as in GMI (Zhang et al., CVPR 2020)."""
+
+    steps: int = Field(3000, ge=1, description="Steps of the generator.")
+    latent_size: int = Field(100, ge=4, le=512, description="Size of z.")
+    width: int = Field(64, ge=2, le=512, description="Channels before the image.")
+    batch_size: int = Field(64, ge=2, description="Images a step, over all workers.")
+    critic_steps: int = Field(5, ge=1, description="Steps of the critic for each of the generator.")
+    gradient_penalty: float = Field(10.0, ge=0, description="Its weight in the critic's loss.")
+    learning_rate: float = Field(2e-4, gt=0, description="Adam, betas (0.5, 0.999).")
+    workers: int = Field(
+        1, ge=1, description="Training processes; above 1, or with a GPU, through Ray Train."
+    )
+
+
 class PriorSpec(Spec):
     """The attacker's generator, trained on public data alone."""
 
     source: Literal["auto", "shipped", "train"] | Path = Field(
         "auto",
         description="auto: the shipped one for the built-in faces, else trained once and kept; "
-        "shipped; train; or a .safetensors file.",
+        "shipped; train; or a .safetensors file of any kind.",
+    )
+    kind: Literal["decoder", "gan"] = Field(
+        "decoder",
+        description="What is trained. decoder: of an autoencoder, by the next three settings. gan: "
+        "with its critic, by prior.gan.",
     )
     steps: int = Field(3500, ge=1, description="Steps of 32 images, when it is trained.")
     kl_weight: float = Field(
         0.3, gt=0, description="Low: sharper faces. High: the latents are nearer to normal."
     )
     latent_size: int = Field(64, ge=4, le=512, description="Size of z and w.")
+    crop: int | None = Field(
+        None,
+        ge=1,
+        description="Pixels of the middle of the generator's images that are kept before they are "
+        "resized to the data's size; PPA keeps 800 of FFHQ's 1024. null keeps all.",
+    )
+    gan: GanSpec = GanSpec()
 
 
 class _AttackSpec(Spec):
@@ -123,6 +150,17 @@ class PpaSpec(SearchSpec):
     """Plug & Play Attack (Struppek et al., ICML 2022), sections 3.2 to 3.4."""
 
     name: Literal["ppa"] = "ppa"
+    rungs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (),
+        description="Successive rejection: after each of these steps the worse half of a target's "
+        "candidates is dropped, down to `keep`. Empty is the full budget.",
+    )
+
+    @model_validator(mode="after")
+    def _rungs_ascend(self) -> Self:
+        if list(self.rungs) != sorted(set(self.rungs)):
+            raise ValueError(f"rungs={list(self.rungs)} do not ascend")
+        return self
 
 
 class IfGmiSpec(SearchSpec):

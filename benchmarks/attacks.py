@@ -33,7 +33,8 @@ from attacks.losses import cross_entropy, poincare
 from attacks.mirror_w import MirrorW, projector_schedule
 from attacks.objective import Objective
 from attacks.pool import Pool, score_pool
-from attacks.prior import DecoderPrior, load_prior
+from attacks.prior import DecoderPrior
+from attacks.prior_files import load_prior
 from attacks.prior_training import shipped_prior_path
 from attacks.pspace import PBox
 from attacks.search import BETAS, search

@@ -116,7 +116,8 @@ def sweep(
     if as_json:
         typer.echo(outcome.model_dump_json(indent=2))
     else:
-        typer.echo("\n".join(["", outcome.verdict, "", f"Report: {outcome.report}", "Next:"]))
+        found = [text for text in (outcome.verdict, outcome.adaptive) if text]
+        typer.echo("\n".join(["", *found, "", f"Report: {outcome.report}", "Next:"]))
         typer.echo("\n".join(f"  {command}" for command in outcome.next_commands))
 
 
@@ -393,6 +394,9 @@ def attack(
         Path, typer.Option("--checkpoint", "-c", help="What `dcdctl train` wrote.")
     ],
     config: Config = None,
+    screen: Annotated[
+        bool, typer.Option("--screen", help="Stop at clear verdicts, for a part of the budget.")
+    ] = False,
     assignments: Assignments = None,
     storage: Storage = None,
     seed: Seed = None,
@@ -402,11 +406,133 @@ def attack(
 
     Example:
         dcdctl attack experiment.yaml --checkpoint control
+        dcdctl attack experiment.yaml --checkpoint control --screen
     """
     from orchestrator.commands import attack as run
 
     spec = _load(config, assignments, storage, seed)
-    _show(run(spec, checkpoint, _console(as_json)), as_json)
+    _show(run(spec, checkpoint, _console(as_json), screen), as_json)
+
+
+@app.command(cls=Command, rich_help_panel="The main job")
+def audit(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A .safetensors state, a checkpoint folder, a factory (file.py:function), or an "
+            "http(s) address that answers with scores.",
+        ),
+    ],
+    config: Config = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Of a state: a torchvision name, or small-resnet.")
+    ] = None,
+    normalisation: Annotated[
+        str | None,
+        typer.Option(help="imagenet, half or none; torchvision's names have imagenet by default."),
+    ] = None,
+    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Instead of a name.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Goes with --mean.")] = None,
+    bounds: Annotated[
+        str, typer.Option(metavar="LOW,HIGH", help="Range of its pixels before that.")
+    ] = "0,1",
+    image_size: Annotated[
+        int | None, typer.Option(min=8, max=2048, help="Pixels of a side that it is shown.")
+    ] = None,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Run the factory, which may do all you may.")
+    ] = False,
+    classes: Annotated[
+        str | None, typer.Option(metavar="0,3,ann", help="Whom to attack; else all.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Names of the classes, line i of class i.")
+    ] = None,
+    attacks: Annotated[
+        list[str] | None, typer.Option("--attack", help="May be repeated; else all that can run.")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Real images, a folder a person: trains the judge."),
+    ] = None,
+    judge: Annotated[
+        Path | None, typer.Option(metavar="CHECKPOINT", help="Who judges, with the same classes.")
+    ] = None,
+    max_attack_accuracy: Annotated[
+        float, typer.Option(min=0, max=1, help="What is accepted of each identity.")
+    ] = 0.10,
+    seeds: Annotated[int, typer.Option(min=1, help="Times that each attack is run.")] = 5,
+    query_budget: Annotated[
+        int | None, typer.Option(min=1, help="Of an endpoint: images that it is shown, at most.")
+    ] = None,
+    rate_limit: Annotated[
+        float | None, typer.Option(min=0.01, help="Of an endpoint: images a second.")
+    ] = None,
+    deadline: Annotated[
+        float, typer.Option(min=0.1, help="Seconds for one answer, with all tries.")
+    ] = 60.0,
+    token_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Environment variable with its token.")
+    ] = None,
+    http_fields: Annotated[
+        str, typer.Option(metavar="A,B", help="Of images in the request, scores in the answer.")
+    ] = "images,scores",
+    logits: Annotated[
+        bool, typer.Option("--logits", help="The endpoint answers with logits.")
+    ] = False,
+    keep_reconstructions: Annotated[
+        bool, typer.Option("--keep-reconstructions", help="Write the pictures that were found.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the result; else in the storage.")
+    ] = None,
+    assignments: Assignments = None,
+    storage: Storage = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Attack a classifier that somebody else trained: who in it is exposed?
+
+    Exit code 0: nobody is shown to be. 10: somebody is. 11: undecided. 12: the query budget ended.
+
+    Example:
+        dcdctl audit model.safetensors --architecture resnet18 --images people --classes 0,3
+        dcdctl audit https://faces.example/score --images people --query-budget 50000
+    """
+    from orchestrator.audit_request import AuditRequest
+    from orchestrator.commands import audit as run
+
+    spec = _load(config, assignments, storage, seed)
+    asked = AuditRequest(
+        model=model,
+        architecture=architecture,
+        normalisation=normalisation,
+        mean=mean,
+        std=std,
+        bounds=bounds,
+        image_size=image_size,
+        trust_code=trust_code,
+        classes=classes,
+        labels=labels,
+        attacks=tuple(attacks or ()),
+        images=images,
+        judge=judge,
+        max_attack_accuracy=max_attack_accuracy,
+        seeds=seeds,
+        query_budget=query_budget,
+        rate_limit=rate_limit,
+        deadline_s=deadline,
+        token_env=token_env,
+        http_fields=http_fields,
+        logits=logits,
+        keep_reconstructions=keep_reconstructions,
+        out=out,
+    )
+    named = config is not None or any(one.startswith("attacks") for one in assignments or ())
+    outcome = run(spec, asked, _console(as_json), spec.attacks if named else None)
+    _show(outcome, as_json)
+    outcome.require_pass()
 
 
 @prior_app.command("train", cls=Command)
@@ -422,11 +548,33 @@ def prior_train(
 
     Example:
         dcdctl prior train experiment.yaml --out prior.safetensors
+        dcdctl prior train --set prior.kind=gan --set prior.gan.workers=2 --out gan.safetensors
     """
     from orchestrator.commands import train_prior
 
     spec = _load(config, assignments, storage, seed)
     _show(train_prior(spec, out, _console(as_json)), as_json)
+
+
+@prior_app.command("convert", cls=Command)
+def prior_convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN", help="A .pkl of stylegan2-ada-pytorch, or a .pt of stylegan2-pytorch."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A .safetensors file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Turn somebody's StyleGAN2 weights into a prior; code in the file is refused, never run.
+
+    Example:
+        dcdctl prior convert ffhq.pkl ffhq.safetensors
+    """
+    from orchestrator.commands import convert_prior
+
+    _show(convert_prior(source, out), as_json)
 
 
 @app.command(cls=Command, rich_help_panel="Set up")

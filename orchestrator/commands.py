@@ -1,9 +1,10 @@
-"""What the single commands do: plan, augment, train, attack, prior train. The CLI only prints."""
+"""What single commands do: plan, augment, train, attack, audit, prior. The CLI only prints."""
 
 from __future__ import annotations
 
 import functools
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +16,7 @@ from rich.table import Table
 from clusters.embedded import embedded_ray
 from orchestrator.progress import Display
 from orchestrator.records import Accuracy, AttackRecord
+from orchestrator.screening import ScreenRecord, render_screening, screen
 from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import (
@@ -31,6 +33,11 @@ from tasks.errors import DataError
 from tasks.spec import Spec, fingerprint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from attacks.spec import AttackSpec
+    from orchestrator.audit_records import AuditOutcome
+    from orchestrator.audit_request import AuditRequest
     from orchestrator.shards import Format
 
 
@@ -328,9 +335,13 @@ class AttackOutcome(Spec):
     checkpoint: str
     clean_accuracy: Accuracy
     attacks: tuple[AttackRecord, ...]
+    screening: tuple[ScreenRecord, ...] = Field((), description="With --screen; no attacks then.")
 
     def render(self, console: Console) -> None:
         """Print it for people."""
+        if self.screening:
+            render_screening(self.screening, console)
+            return
         table = Table(box=None, pad_edge=False)
         for heading in ("attack", "access", "accuracy@1", "accuracy@5", "surrogate", "queries"):
             table.add_column(heading)
@@ -346,8 +357,16 @@ class AttackOutcome(Spec):
         console.print(table)
 
 
-def attack(spec: ExperimentSpec, checkpoint: Path, console: Console) -> AttackOutcome:
+def attack(
+    spec: ExperimentSpec, checkpoint: Path, console: Console, screened: bool = False
+) -> AttackOutcome:
     """Attack a trained classifier with the experiment's attacks and judge the reconstructions.
+
+    Args:
+        spec: the experiment.
+        checkpoint: folder of the classifier.
+        console: for progress.
+        screened: stop at clear verdicts on targets, for a part of the budget.
 
     Raises:
         DataError: the classifier does not fit the experiment's data.
@@ -375,6 +394,24 @@ def attack(spec: ExperimentSpec, checkpoint: Path, console: Console) -> AttackOu
         folders = train_judges(judges_of(spec, world, store), world, display.stage)
         panel = load_panel(spec, folders)
         classifier = trained.classifier()
+        if screened:
+            return AttackOutcome(
+                checkpoint=str(checkpoint),
+                clean_accuracy=accuracy_of(classifier, world),
+                attacks=(),
+                screening=tuple(
+                    screen(
+                        one,
+                        classifier,
+                        prior,
+                        world,
+                        panel.first,
+                        spec.screening,
+                        progress=partial(display.stage, one.label),
+                    )
+                    for one in spec.attacks
+                ),
+            )
         results: dict[str, Reconstructed] = {}
         for done, one in enumerate(spec.attacks):
             display.stage("attacks", done, len(spec.attacks), one.label)
@@ -388,17 +425,44 @@ def attack(spec: ExperimentSpec, checkpoint: Path, console: Console) -> AttackOu
     )
 
 
+def audit(
+    spec: ExperimentSpec,
+    asked: AuditRequest,
+    console: Console,
+    listed: Sequence[AttackSpec] | None = None,
+) -> AuditOutcome:
+    """Attack a classifier that somebody else trained; say of each identity how exposed it is.
+
+    Args:
+        spec: prior, judge, seed and storage.
+        asked: the model, and whom to attack.
+        console: for progress.
+        listed: attacks of the experiment file; None takes all that the access allows.
+    """
+    from orchestrator.audit import run_audit, trains_prior
+
+    display = Display(console)
+    store = Store(spec.storage)
+    with store.locked(), ExitStack() as stack:
+        if asked.images is not None or trains_prior(spec):
+            stack.enter_context(embedded_ray(spec.compute.cpus))
+        stack.enter_context(display.live())
+        _settle_threads(asked.pixels(spec.data.image_size))
+        return run_audit(spec, asked, listed, store, display.stage, display.line)
+
+
 class PriorOutcome(Spec):
     """A trained generator."""
 
     path: str
+    kind: str = "decoder"
     public_images: int
     seconds: float
 
     def render(self, console: Console) -> None:
         """Print it for people."""
         console.print(
-            f"{self.path}: trained on {self.public_images:,} public images in "
+            f"{self.path}: {self.kind} trained on {self.public_images:,} public images in "
             f"{self.seconds:.0f} s; use it with --set prior.source={self.path}",
             highlight=False,
         )
@@ -408,23 +472,22 @@ def train_prior(spec: ExperimentSpec, out: Path, console: Console) -> PriorOutco
     """Train the attacker's generator on the public data and write it to a file."""
     import time
 
-    from attacks.prior import save_prior
-    from attacks.prior_training import train_prior as fit_prior
-    from orchestrator.stages import images_of
+    from attacks.prior_files import save_prior
+    from orchestrator.stages import images_of, prior_key, train_any_prior
 
     display = Display(console)
     store = Store(spec.storage)
-    with store.locked(), display.live():
-        with embedded_ray(spec.compute.cpus):
-            selection = select(spec)
-            rows, images, _ = images_of(
-                spec, store, selection.split("public"), "public", display.stage
-            )
+    with store.locked(), embedded_ray(spec.compute.cpus), display.live():
+        selection = select(spec)
+        rows, images, digest = images_of(
+            spec, store, selection.split("public"), "public", display.stage
+        )
         started = time.monotonic()
-        prior = fit_prior(
+        prior = train_any_prior(
+            spec,
+            store,
             images,
-            spec.prior,
-            spec.seed,
+            prior_key(spec, digest),
             on_step=lambda step, steps, loss: display.stage(
                 "prior", step, steps, f"{step} of {steps}, loss {loss:.4f}"
             ),
@@ -432,5 +495,53 @@ def train_prior(spec: ExperimentSpec, out: Path, console: Console) -> PriorOutco
         out.parent.mkdir(parents=True, exist_ok=True)
         save_prior(prior, out, prior_origin(spec, rows))
     return PriorOutcome(
-        path=str(out), public_images=rows.num_rows, seconds=round(time.monotonic() - started, 1)
+        path=str(out),
+        kind=spec.prior.kind,
+        public_images=rows.num_rows,
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+class ConvertOutcome(Spec):
+    """A generator out of somebody else's file."""
+
+    path: str
+    layout: str = Field(description="The program whose file it was.")
+    image_size: int
+    latent_size: int = Field(description="Of w.")
+    parameters: int
+
+    def render(self, console: Console) -> None:
+        """Print it for people."""
+        console.print(
+            f"{self.path}: StyleGAN2 of {self.image_size} pixels, w of {self.latent_size}, "
+            f"{self.parameters:,} parameters, from a file of {self.layout}\n"
+            f"use it with --set prior.source={self.path}; its licence is its author's",
+            highlight=False,
+        )
+
+
+def convert_prior(source: Path, out: Path) -> ConvertOutcome:
+    """Turn a StyleGAN2 weight file into a prior; nothing in it is run.
+
+    Raises:
+        UnsafePickleError: unpickling it could run code.
+        DataError: it is damaged, or no StyleGAN2 that can be a prior here.
+    """
+    import hashlib
+
+    from attacks.prior_convert import convert
+    from attacks.prior_files import save_prior
+
+    found = convert(source)
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_prior(found.prior, out, {"converted_from": found.layout, "sha256": digest})
+    return ConvertOutcome(
+        path=str(out),
+        layout=found.layout,
+        image_size=found.prior.image_size,
+        latent_size=found.prior.w_size,
+        parameters=sum(p.numel() for p in found.prior.parameters()),
     )

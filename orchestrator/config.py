@@ -68,14 +68,15 @@ def _expand_attacks(raw: dict[str, Any], source: Source) -> None:
     Raises:
         SpecError: no preset has that name.
     """
-    attacks = raw.get("attacks")
-    if not isinstance(attacks, list):
-        return
-    for i, attack in enumerate(attacks):
-        try:
-            attacks[i] = expand(attack)
-        except SpecError as error:
-            raise SpecError(f"{source.of(('attacks', i))}{error}") from None
+    for key in ("attacks", "adaptive_attacks"):
+        attacks = raw.get(key)
+        if not isinstance(attacks, list):
+            continue
+        for i, attack in enumerate(attacks):
+            try:
+                attacks[i] = expand(attack)
+            except SpecError as error:
+                raise SpecError(f"{source.of((key, i))}{error}") from None
 
 
 def outline(spec: ExperimentSpec) -> dict[str, str]:

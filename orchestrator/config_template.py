@@ -14,7 +14,16 @@ from typing import Any
 
 import yaml
 
-from orchestrator.settings import Schema, allowed, is_section, json_schema, matching, sections, tags
+from orchestrator.settings import (
+    SAME_AS_ATTACKS,
+    Schema,
+    allowed,
+    is_section,
+    json_schema,
+    matching,
+    sections,
+    tags,
+)
 from orchestrator.spec import ExperimentSpec
 from tasks.errors import SpecError
 
@@ -83,6 +92,11 @@ def _section(node: Schema, values: dict[str, Any], pad: str) -> Iterator[str]:
             continue
         if not pad:
             yield ""
+        if key == SAME_AS_ATTACKS:  # by name: each is what the name stands for
+            yield from _comment(pad, child["description"])
+            yield f"{pad}{key}:"
+            yield from (f"{pad}  - adaptive-{attack['strategy']}" for attack in value)
+            continue
         if isinstance(value, list):
             if key == "attacks":
                 others = [name for name in tags(child["items"]) if name not in _names(value)]
@@ -138,6 +152,12 @@ def _flow(value: Any) -> str:
     return text.splitlines()[0]
 
 
+def _default(key: str, node: dict[str, Any]) -> str:
+    if key == SAME_AS_ATTACKS:  # by name, as the file may have them
+        return _flow([f"adaptive-{attack['strategy']}" for attack in node["default"]])
+    return _flow(node["default"])
+
+
 def settings_table() -> str:
     """Return all settings as Markdown: one table for each section."""
     parts = []
@@ -148,7 +168,7 @@ def settings_table() -> str:
         parts += ["| setting | default | may be | meaning |", "|---|---|---|---|"]
         for key, node in section.properties.items():
             if "const" not in node:
-                default = "required" if key in section.required else f"`{_flow(node['default'])}`"
+                default = "required" if key in section.required else f"`{_default(key, node)}`"
                 about = node.get("description", "")
                 parts.append(f"| `{key}` | {default} | {allowed(node)} | {about} |")
         parts.append("")

@@ -81,7 +81,7 @@ def fit_distributed(
     try:
         result = trainer.fit()
     except Exception as error:
-        sentence = _training_error(error)
+        sentence = training_error_of(error)
         if sentence is not None:
             raise TrainingError(sentence) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
@@ -202,14 +202,14 @@ def _read_state(folder: Path) -> TrainingState:
     )
 
 
-def _training_error(error: BaseException) -> str | None:
+def training_error_of(error: BaseException) -> str | None:
     """Return the sentence of a TrainingError among an error and its causes."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, TrainingError):
             return str(seen)
         for inner in getattr(seen, "worker_failures", {}).values():
-            if found := _training_error(inner):
+            if found := training_error_of(inner):
                 return found
         seen = getattr(seen, "cause", None) or seen.__cause__
     return None

@@ -23,6 +23,17 @@ ATTACK_NAMES = {
     "ppa": "PPA",
     "mirror-w": "MIRROR, white box",
     "mirror-b": "MIRROR, black box",
+    "gmi": "GMI",
+    "if-gmi": "IF-GMI",
+    "brep-mi": "BREP-MI",
+    "plg-mi": "PLG-MI",
+    "lomma": "LOMMA",
+    "adaptive-modes": "adaptive: every mode",
+    "adaptive-reject": "adaptive: not the first mode",
+    "adaptive-sharp": "adaptive: sharp minima",
+    "adaptive-level": "adaptive: held confidence",
+    "adaptive-attribute": "adaptive: known attributes",
+    "adaptive-views": "adaptive: averaged views",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from attacks.knowledge import Knowledge
+    from attacks.spec import AttackSpec
     from orchestrator.stages import Progress, Selection
 
 READ_IMAGES, READ_STEPS = 4000, 400
@@ -24,7 +26,11 @@ READ_IMAGES, READ_STEPS = 4000, 400
 
 
 def prepare_knowledge(
-    spec: ExperimentSpec, store: Store, selection: Selection, progress: Progress
+    spec: ExperimentSpec,
+    attacks: Sequence[AttackSpec],
+    store: Store,
+    selection: Selection,
+    progress: Progress,
 ) -> Knowledge | None:
     """Return what adaptive attacks by attributes need; None where none is listed or nothing known.
 
@@ -38,7 +44,7 @@ def prepare_knowledge(
     from tasks.checkpoint import Checkpoint, CheckpointMeta, load_checkpoint
     from tasks.training_spec import TrainingSpec
 
-    wanted = [a for a in spec.attacks if isinstance(a, AdaptiveSpec) and a.strategy == "attribute"]
+    wanted = [a for a in attacks if isinstance(a, AdaptiveSpec) and a.strategy == "attribute"]
     if not wanted or not selection.targets:
         return None
     public = _sample(selection.split("public"))

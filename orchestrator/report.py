@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.adaptive import AdaptiveTrial, read_adaptive, sentence, targets_hit
 from orchestrator.figures import (
     attack_name,
     figure_png,
@@ -89,6 +90,7 @@ class Run:
     spec: ExperimentSpec
     records: Sequence[TrialRecord]
     evaluation: Rate | None
+    adaptive: Sequence[AdaptiveTrial] = ()
 
     def record(self, trial_id: str | None) -> TrialRecord | None:
         """Return the record of a trial."""
@@ -118,7 +120,7 @@ def load_run(folder: Path) -> Run:
             f"{path} cannot be read: it was damaged, or written by another version; "
             "resume the sweep to write it again"
         ) from error
-    return Run(folder, spec, records_of(folder), evaluation)
+    return Run(folder, spec, records_of(folder), evaluation, read_adaptive(folder))
 
 
 def _shown_path(folder: Path) -> str:
@@ -274,6 +276,10 @@ def _render(
         focus=_row(summary, summary.focus),
         control_record=control,
         focus_record=focus,
+        adaptive=run.adaptive,
+        adaptive_sentence=sentence(run.adaptive, run.records),
+        plain={r.trial_id: r.attacks for r in run.records},
+        targets_hit=targets_hit,
         attacks=attacks,
         weak=_weak_attacks(control, summary),
         levers=levers,

@@ -36,6 +36,10 @@ def json_schema() -> Schema:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
+SAME_AS_ATTACKS = "adaptive_attacks"
+"""A list of the same groups as `attacks`: described there, and one line here."""
+
+
 def sections(node: Schema | None = None, path: str = "") -> Iterator[Section]:
     """Yield every group of settings, outer ones first."""
     for group in _groups(json_schema() if node is None else node):
@@ -44,11 +48,11 @@ def sections(node: Schema | None = None, path: str = "") -> Iterator[Section]:
             path,
             ", ".join(f"{key}: {p['const']}" for key, p in properties.items() if "const" in p),
             group.get("description", ""),
-            {key: p for key, p in properties.items() if not is_section(p)},
+            {k: p for k, p in properties.items() if not is_section(p) or k == SAME_AS_ATTACKS},
             frozenset(group.get("required", ())),
         )
         for key, p in properties.items():
-            if is_section(p):
+            if is_section(p) and key != SAME_AS_ATTACKS:
                 yield from sections(p.get("items", p), f"{path}.{key}".lstrip("."))
 
 

@@ -24,8 +24,10 @@ SECTIONS: dict[str, Caps] = {
     "training": {"width": 8, "epochs": 3},
     "evaluation": {"width": 8, "epochs": 3},
     "prior": {"steps": 30},
+    "screening": {"blocks": 2, "pool": 200},
     "sweep": {"trials": 2},
 }
+GAN: Caps = {"steps": 4, "width": 8}
 ATTACKS: dict[str, Caps] = {
     "ppa": {"pool": 200, "candidates": 4, "steps": 5, "keep": 2, "selection_rounds": 2},
     "mirror-w": {"pool": 200, "starts": 2, "steps": 5},
@@ -45,8 +47,10 @@ def smoke(spec: ExperimentSpec) -> ExperimentSpec:
     _cap(values["data"], DATA[spec.data.kind])
     for name, caps in SECTIONS.items():
         _cap(values[name], caps)
+    _cap(values["prior"]["gan"], GAN)
     _cap(values["evaluation"]["second"], SECTIONS["evaluation"])
-    for attack in values["attacks"]:
+    values["adaptive_attacks"] = values["adaptive_attacks"][:2]
+    for attack in (*values["attacks"], *values["adaptive_attacks"]):
         _cap(attack, ATTACKS[attack["name"]])
     targets, surrogates = spec.protect.targets, spec.protect.surrogates
     few = min(targets, TARGETS) if isinstance(targets, int) else targets[:TARGETS]

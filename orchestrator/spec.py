@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from attacks.spec import AttackSpec, MirrorBSpec, MirrorWSpec, PpaSpec, PriorSpec
+from attacks.presets import ADAPTIVE
+from attacks.spec import AdaptiveSpec, AttackSpec, MirrorBSpec, MirrorWSpec, PpaSpec, PriorSpec
 from augment.spec import DcdSpec, ProtectSpec
 from orchestrator.comparison_spec import ComparedSpec
 from tasks.datasets.spec import BuiltinData, DataSpec, FolderData
@@ -60,6 +61,34 @@ class GoalSpec(Spec):
     max_attack_accuracy: float = Field(
         0.10, ge=0, le=1, description="Attack accuracy@1 of every attack may be at most this."
     )
+
+
+class ScreeningSpec(Spec):
+    """How `dcdctl attack --screen` comes to verdicts on targets with a part of the budget."""
+
+    blocks: int = Field(5, ge=1, description="Times that an attack is run on a target, at most.")
+    pool: int = Field(2000, ge=1, description="Latents that an attack presamples, at most.")
+    rungs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (5, 10), description="Steps of PPA after which the worse half of the candidates leaves."
+    )
+    protected_rate: float = Field(
+        0.1, gt=0, lt=1, description="Hit at this rate or below, a target counts as protected."
+    )
+    exposed_rate: float = Field(
+        0.5, gt=0, lt=1, description="Hit at this rate or above, it counts as exposed."
+    )
+    error: float = Field(
+        0.05, gt=0, lt=0.5, description="How often one may be taken for the other, at most."
+    )
+
+    @model_validator(mode="after")
+    def _is_a_test(self) -> Self:
+        if self.protected_rate >= self.exposed_rate:
+            raise ValueError(
+                f"protected_rate={self.protected_rate:g} is not below "
+                f"exposed_rate={self.exposed_rate:g}"
+            )
+        return self
 
 
 class SweepSpec(Spec):
@@ -123,6 +152,12 @@ class ExperimentSpec(Spec):
     evaluation: EvaluationSpec = EvaluationSpec()
     prior: PriorSpec = PriorSpec()
     attacks: tuple[AttackSpec, ...] = Field((PpaSpec(), MirrorWSpec(), MirrorBSpec()), min_length=1)
+    adaptive_attacks: tuple[AttackSpec, ...] = Field(
+        tuple(AdaptiveSpec(strategy=strategy) for strategy in ADAPTIVE),
+        description="Of one who knows of DCD, as in `attacks`: run at the end of a sweep on the "
+        "control and the recommended trial, reported beside the plain ones. [] leaves them out.",
+    )
+    screening: ScreeningSpec = ScreeningSpec()
     sweep: SweepSpec = SweepSpec()
     compute: ComputeSpec = ComputeSpec()
     tracking: TrackingSpec = TrackingSpec()
@@ -149,17 +184,20 @@ class ExperimentSpec(Spec):
                 "data.surrogates is an empty list; name classes that may lend their images, or use "
                 "protect.surrogate_pool=builtin"
             )
-        names = [attack.label for attack in self.attacks]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"attack {name!r} is listed twice; give one of them a `title`")
+        for attacks in (self.attacks, self.adaptive_attacks):
+            names = [attack.label for attack in attacks]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"attack {name!r} is listed twice; give one of them a `title`")
         return self
 
     @property
     def run_fingerprint(self) -> str:
         """Hash of all that can change a trial's result; not of where or how fast it runs."""
         part = self.model_dump(
-            mode="json", exclude={"name", "storage", "compute", "tracking", "dcd", "sweep"}
+            mode="json",
+            exclude={"name", "storage", "compute", "tracking", "dcd", "sweep", "adaptive_attacks"}
+            | {"screening"},
         )
         part["search"] = self.sweep.model_dump(mode="json", exclude={"trials", "goal"})
         searched = set(type(self.sweep.space).model_fields)

@@ -6,6 +6,7 @@ done again, in this run or in any other.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ from tasks.spec import fingerprint
 from tasks.types import Image8, TargetClass
 
 if TYPE_CHECKING:
-    from attacks.prior import DecoderPrior
+    from attacks.prior import Prior
+    from attacks.prior_files import AnyPrior
     from augment.embeddings import Embedding
     from tasks.evaluation.sampling import TargetSample
 
@@ -286,7 +288,7 @@ def prepare_world(
         seed=spec.seed,
         digest=fingerprint([list(digests), [_cast(target) for target in selection.targets]]),
         sample=_sample_of_targets(spec, rows, selection.targets),
-        knowledge=prepare_knowledge(spec, store, selection, progress),
+        knowledge=prepare_knowledge(spec, spec.attacks, store, selection, progress),
     )
 
 
@@ -330,45 +332,55 @@ def target_strata(
 
 def prepare_prior(
     spec: ExperimentSpec, store: Store, selection: Selection, progress: Progress
-) -> tuple[DecoderPrior, str]:
+) -> tuple[Prior, str]:
     """Return the attacker's generator and its key: shipped, from a file, or trained and kept.
+
+    Its images have the data's size; where the generator's own have another, they are resized.
 
     Raises:
         MissingDataError: the named file, or a shipped prior of this size, does not exist.
     """
-    from attacks.prior import load_prior, save_prior
-    from attacks.prior_training import shipped_prior_path, train_prior
+    from attacks.prior_resize import fit_prior
+
+    prior, key = _find_prior(spec, store, selection, progress)
+    fitted = fit_prior(prior, spec.data.image_size, spec.prior.crop)
+    return fitted, key if spec.prior.crop is None else fingerprint([key, spec.prior.crop])
+
+
+def _find_prior(
+    spec: ExperimentSpec, store: Store, selection: Selection, progress: Progress
+) -> tuple[AnyPrior, str]:
+    from attacks.prior_files import load_prior, save_prior
+    from attacks.prior_training import shipped_prior_path
 
     source = spec.prior.source
     if isinstance(source, Path):
         if not source.is_file():
             raise MissingDataError(
                 f"prior.source={str(source)!r} does not exist; name a .safetensors file that "
-                "`dcdctl prior train` wrote, or use auto"
+                "`dcdctl prior train` or `dcdctl prior convert` wrote, or use auto"
             )
-        return load_prior(source), fingerprint(source.read_bytes().hex())
+        return load_prior(source), _file_key(source)
     shipped = (
-        shipped_prior_path(spec.data.image_size) if isinstance(spec.data, BuiltinData) else None
+        shipped_prior_path(spec.data.image_size)
+        if isinstance(spec.data, BuiltinData) and spec.prior.kind == "decoder"
+        else None
     )
     if source == "shipped" and shipped is None:
         raise MissingDataError(
-            f"no prior is shipped for {spec.data.kind} data of {spec.data.image_size} pixels; use "
-            "prior.source=train"
+            f"no {spec.prior.kind} prior is shipped for {spec.data.kind} data of "
+            f"{spec.data.image_size} pixels; use prior.source=train"
         )
     if shipped is not None and source != "train":
-        return load_prior(shipped), fingerprint(shipped.read_bytes().hex())
+        return load_prior(shipped), _file_key(shipped)
 
     rows, images, digest = images_of(spec, store, selection.split("public"), "public", progress)
-    settings = spec.prior.model_dump(mode="json", exclude={"source"})
-    key = fingerprint([settings, digest, spec.seed])
+    key = prior_key(spec, digest)
     folder = store.artifact("prior", key)
 
     def make(out: Path) -> dict[str, object]:
-        prior = train_prior(
-            images,
-            spec.prior,
-            spec.seed,
-            on_step=lambda step, steps, loss: progress("prior", step, steps),
+        prior = train_any_prior(
+            spec, store, images, key, lambda step, steps, loss: progress("prior", step, steps)
         )
         save_prior(prior, out / "prior.safetensors", prior_origin(spec, rows))
         return {"public_images": len(rows)}
@@ -377,13 +389,63 @@ def prepare_prior(
     return load_prior(folder / "prior.safetensors"), key
 
 
+def train_any_prior(
+    spec: ExperimentSpec,
+    store: Store,
+    images: Image8,
+    key: str,
+    on_step: Callable[[int, int, float], None],
+) -> AnyPrior:
+    """Train a prior of the kind that the experiment asks for; Ray must run.
+
+    Args:
+        spec: the experiment.
+        store: a GAN's checkpoints are kept there while it is trained over several processes.
+        images: the public images.
+        key: of the prior.
+        on_step: called with the step, the steps and the loss.
+    """
+    if spec.prior.kind == "gan":
+        from orchestrator.distributed_prior import fit_gan
+
+        unfinished = store.artifact("prior-unfinished", key)
+        return fit_gan(images, spec.prior.gan, spec.seed, storage=unfinished, on_step=on_step)
+    from attacks.prior_training import train_prior
+
+    return train_prior(images, spec.prior, spec.seed, on_step=on_step)
+
+
+def prior_key(spec: ExperimentSpec, digest: str) -> str:
+    """Return the identity of a trained prior: its settings, its images, the seed."""
+    return fingerprint([_prior_settings(spec), digest, spec.seed])
+
+
+def _prior_settings(spec: ExperimentSpec) -> dict[str, object]:
+    """Return the settings that decide what is trained; the number of processes is none of them."""
+    if spec.prior.kind == "gan":
+        return {"kind": "gan"} | spec.prior.gan.model_dump(mode="json", exclude={"workers"})
+    return spec.prior.model_dump(mode="json", include={"steps", "kl_weight", "latent_size"})
+
+
+def _file_key(path: Path) -> str:
+    """Return the fingerprint of a file's bytes in hexadecimal, without holding them at once."""
+    import hashlib
+
+    digest = hashlib.sha256(b'"')
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk.hex().encode())
+    digest.update(b'"')
+    return digest.hexdigest()[:12]
+
+
 def prior_origin(spec: ExperimentSpec, rows: pa.Table) -> dict[str, str]:
     """Return what a prior was trained on and how, for its header; no names."""
     origin = {
         "data": spec.data.kind,
         "identities": str(len(rows["identity"].unique())),
         "images": str(rows.num_rows),
-        "settings": spec.prior.model_dump_json(exclude={"source"}),
+        "settings": json.dumps(_prior_settings(spec)),
         "seed": str(spec.seed),
     }
     if isinstance(spec.data, BuiltinData):

@@ -19,6 +19,7 @@ from pydantic import Field
 from rich.console import Console
 
 from clusters.embedded import embedded_ray
+from orchestrator.adaptive import measure_adaptive, read_adaptive, sentence, still_to_measure
 from orchestrator.judges import Judge, accuracy_counts, judges_of, protocol_key, train_judges
 from orchestrator.progress import Display, TrialProgress
 from orchestrator.records import Rate, TrialRecord
@@ -55,6 +56,7 @@ class SweepOutcome(Spec):
     resumed: int = Field(ge=0, description="Trials that were there already.")
     seconds: float
     verdict: str
+    adaptive: str | None = Field(description="What an attacker who knows of DCD reaches.")
     next_commands: tuple[str, ...]
 
 
@@ -84,7 +86,7 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
         display.line(_heading(spec, selection, run, before, total))
         tracker = _tracker(spec, store, run)
         try:
-            if before < total:
+            if before < total or still_to_measure(spec, records_of(run), run):
                 with embedded_ray(spec.compute.cpus), display.live():
                     _run_trials(spec, store, run, total, display, tracker)
         finally:
@@ -102,6 +104,7 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
         resumed=before,
         seconds=round(time.monotonic() - started, 1),
         verdict=summarise(spec, records, str(run)).verdict,
+        adaptive=sentence(read_adaptive(run), records),
         next_commands=tuple(_next_commands(spec, run, records)),
     )
     failed = [record for record in records if record.status == "failed"]
@@ -171,9 +174,12 @@ def _run_trials(
         if tracker is not None:
             tracker.submit(records_of(run))
 
-    _tune(spec, world_ref, judges_ref, prior, queue, slots, finished)
+    if queue.missing():
+        _tune(spec, world_ref, judges_ref, prior, queue, slots, finished)
     ray.get(judges_ref)
     _write_evaluation(run, judges, spec)
+    shared = {"world": world_ref, "prior": prior, "judges": judges_ref}
+    measure_adaptive(spec, store, selection, run, records_of(run), shared, display.stage)
 
 
 def _tune(

@@ -258,18 +258,22 @@ def attack_all(
     from attacks.registry import make_attack
     from tasks.classifiers import ACCESS
     from tasks.draws import Draws
-    from tasks.evaluation import from_unit
 
     found: dict[str, Reconstructed] = {}
     for spec in attacks:
         attack = make_attack(spec, world.knowledge)
         seen = ACCESS[attack.access](classifier)
         images = attack.run(seen, prior, world.attacked, Draws(world.seed, (spec.label,))).images
-        stored = from_unit(images.flatten(0, 1)).reshape(
-            *images.shape[:2], *images.shape[3:], images.shape[2]
-        )
-        found[spec.label] = Reconstructed(stored, seen.queries)
+        found[spec.label] = Reconstructed(stored(images), seen.queries)
     return found
+
+
+def stored(images: torch.Tensor) -> Image8:
+    """Return images (targets, n, 3, s, s) in [0, 1] as they are stored, (targets, n, s, s, 3)."""
+    from tasks.evaluation import from_unit
+
+    flat = from_unit(images.flatten(0, 1))
+    return flat.reshape(*images.shape[:2], *flat.shape[1:])
 
 
 def plan_digest(recipe: pa.Table) -> str:

@@ -6,7 +6,8 @@ DcdctlError                     exit code 1
 │   ├── MissingDataError            a folder or file that is named does not exist
 │   ├── TargetClassError            a class is too small, missing, or its own surrogate
 │   ├── SurrogateError              too few surrogates, or one that is a target
-│   └── QuarantineError             more images are unreadable than the stated share allows
+│   ├── QuarantineError             more images are unreadable than the stated share allows
+│   └── UnsafePickleError           a file of weights would run code when it is unpickled
 ├── TrainingError               4   training broke (a loss that is not finite)
 ├── AttackError                 5   an attack broke
 │   ├── NonFiniteLossError          its loss is not finite
@@ -17,7 +18,11 @@ DcdctlError                     exit code 1
 │   └── UnfinishedRunError          the run exists and is not finished: resume it or start afresh
 ├── ClusterError                7   Ray cannot be started or reached
 ├── FailedTrialsError           8   the sweep ended, and at least one trial failed
-└── AlteredDataError            9   a written data set is not what its recipe says
+├── AlteredDataError            9   a written data set is not what its recipe says
+├── ExposedError                10  an audit found at least one identity exposed
+├── UndecidedError              11  an audit could not tell, or had nothing to judge by
+├── QueryBudgetError            12  the query budget ended before the audit did
+└── EndpointError               13  an audited endpoint cannot be reached, or gives no valid scores
 
 A sentence says what is wrong, which value, and what to do. `assert` is for what only a bug could
 break. The command line prints the sentence and exits with the code; Ctrl-C exits with 130.
@@ -60,6 +65,10 @@ class SurrogateError(DataError):
 
 class QuarantineError(DataError):
     """More images are unreadable than the stated share allows."""
+
+
+class UnsafePickleError(DataError):
+    """A file of weights asks for more than weights need: unpickling it could run code."""
 
 
 class TrainingError(DcdctlError):
@@ -116,3 +125,27 @@ class AlteredDataError(DcdctlError):
     """A written data set is not what its recipe says."""
 
     exit_code = 9
+
+
+class ExposedError(DcdctlError):
+    """An audit found at least one identity exposed."""
+
+    exit_code = 10
+
+
+class UndecidedError(DcdctlError):
+    """An audit could not tell, or had nothing to judge by."""
+
+    exit_code = 11
+
+
+class QueryBudgetError(DcdctlError):
+    """The query budget ended before the audit did."""
+
+    exit_code = 12
+
+
+class EndpointError(DcdctlError):
+    """An audited endpoint cannot be reached, or gives no valid scores."""
+
+    exit_code = 13

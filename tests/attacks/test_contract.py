@@ -98,7 +98,7 @@ def test_the_bill_is_what_was_shown(name: str, toy: ToyWorld) -> None:
     assert 0 < access.queries <= billed
 
 
-EXACT = {"ppa", "mirror-w", "mirror-b", "gmi", "if-gmi"}
+EXACT = {"ppa", "ppa-rungs", "mirror-w", "mirror-b", "gmi", "if-gmi"}
 
 
 def test_access_is_what_it_declares(name: str, toy: ToyWorld) -> None:

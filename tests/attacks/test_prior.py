@@ -11,14 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from attacks.prior import (
-    SLOPE,
-    DecoderPrior,
-    DecoderSpec,
-    decoder_channels,
-    load_prior,
-    save_prior,
-)
+from attacks.prior import SLOPE, DecoderPrior, DecoderSpec, decoder_channels
+from attacks.prior_files import load_prior, save_prior
 from attacks.prior_training import shipped_prior_path
 from tasks.datasets.faces import render_faces
 from tasks.errors import DataError
@@ -100,7 +94,7 @@ def test_a_damaged_file_is_an_error(prior: DecoderPrior, tmp_path: Path) -> None
     path = tmp_path / "prior.safetensors"
     save_prior(prior, path, {})
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match=r"prior\.safetensors cannot be read .* train it again"):
+    with pytest.raises(DataError, match=r"prior\.safetensors cannot be read .* make it again"):
         load_prior(path)
 
 

@@ -47,6 +47,7 @@ SPECS: dict[str, AttackSpec] = {
     "if-gmi": IfGmiSpec(**SEARCH, layers=1, layer_steps=4, radii=(0.5,)),
     "brep-mi": BrepMiSpec(pool=64, restarts=3, points=8, steps=6, radius=0.3, step_size=0.3),
 }
+SPECS["ppa-rungs"] = PpaSpec(**SEARCH | {"candidates": 9}, rungs=(3, 6), title="ppa-rungs")
 SPECS |= {
     f"adaptive-{strategy}": AdaptiveSpec(
         **SEARCH | {"candidates": 6}, strategy=strategy, modes=2, probes=2
@@ -128,6 +129,12 @@ class ToyWorld:
     ) -> AttackResult:
         attack = make_attack(SPECS[name], self.knowledge())
         return attack.run(self.access(name), self.prior, targets or self.targets, Draws(seed))
+
+    def run_spec(self, spec: AttackSpec, seed: int = 0) -> AttackResult:
+        """Run an attack that is not in SPECS."""
+        attack = make_attack(spec, self.knowledge())
+        seen = ACCESS[attack.access](TorchClassifier(self.module, 4, SIZE))
+        return attack.run(seen, self.prior, self.targets, Draws(seed))
 
     def knowledge(self) -> Knowledge:
         """Whether a person is red, green, blue, as that colour's channel says."""

@@ -26,7 +26,7 @@ from tasks import errors
 DOCS = Path(__file__).parents[2] / "docs"
 DCDCTL = Path(sys.executable).with_name("dcdctl")
 COMMANDS = ["sweep", "protect", "report", "plan", "augment", "train", "attack", "prior train"] + [
-    *("landscape", "init", "validate", "schema", "doctor")
+    *("audit", "prior convert", "landscape", "init", "validate", "schema", "doctor")
 ]
 ERRORS = [
     kind
@@ -45,6 +45,7 @@ class Outcome(BaseModel):
     run_dir: str = "runs/1"
     report: str = "runs/1/report.html"
     verdict: str = "It holds."
+    adaptive: str | None = "Not against everyone."
     next_commands: tuple[str, ...] = ("dcdctl report runs/1",)
 
     def render(self, console: Console) -> None:
@@ -78,7 +79,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
         "orchestrator.sweep": ["run_sweep"],
         "orchestrator.report": ["write_report"],
         "orchestrator.landscape": ["landscape"],
-        "orchestrator.commands": ["plan_summary", "augment", "train", "attack", "train_prior"],
+        "orchestrator.commands": ["plan_summary", "augment", "train", "attack", "train_prior"]
+        + ["convert_prior"],
     }
     for name, members in functions.items():
         module = ModuleType(name)
@@ -146,7 +148,8 @@ def test_sweep_names_the_report_and_what_to_type_next(
     assert fake.calls[0].mode == mode
     assert fake.calls[0].args == (ExperimentSpec(),)
     assert result.stdout.endswith(
-        "\nIt holds.\n\nReport: runs/1/report.html\nNext:\n  dcdctl report runs/1\n"
+        "\nIt holds.\nNot against everyone.\n\n"
+        "Report: runs/1/report.html\nNext:\n  dcdctl report runs/1\n"
     )
 
 

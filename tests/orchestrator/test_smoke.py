@@ -16,7 +16,9 @@ def test_nothing_grows_and_nothing_is_left_out() -> None:
     spec = ExperimentSpec()
     tiny = smoke(spec)
     assert [attack.name for attack in tiny.attacks] == [attack.name for attack in spec.attacks]
-    assert_not_larger(tiny.model_dump(exclude={"name"}), spec.model_dump(exclude={"name"}))
+    kept = spec.model_dump(exclude={"name"})
+    kept["adaptive_attacks"] = kept["adaptive_attacks"][:2]
+    assert_not_larger(tiny.model_dump(exclude={"name"}), kept)
 
 
 def assert_not_larger(small: Any, large: Any) -> None:

@@ -15,12 +15,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from orchestrator.adaptive import read_adaptive
 from orchestrator.config import load_spec
 from orchestrator.landscape import Landscape, landscape
 from orchestrator.records import TrialRecord
+from orchestrator.report import write_report
 from orchestrator.smoke import smoke
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import records_of
+from orchestrator.summary import summarise
 from orchestrator.sweep import SweepOutcome, run_sweep
 from tasks.errors import FailedTrialsError, StoreError, UnfinishedRunError
 
@@ -29,9 +32,11 @@ QUIET = Console(quiet=True)
 pytestmark = pytest.mark.usefixtures("ray")
 
 
-def spec_in(storage: Path, *overrides: str) -> ExperimentSpec:
-    spec = smoke(load_spec(None, [f"storage={json.dumps(str(storage))}", "tracking.enabled=false"]))
-    return load_spec_again(spec, overrides)
+def spec_in(storage: Path, *overrides: str, adaptive: bool = False) -> ExperimentSpec:
+    given = [f"storage={json.dumps(str(storage))}", "tracking.enabled=false"]
+    if not adaptive:
+        given.append("adaptive_attacks=[]")
+    return load_spec_again(smoke(load_spec(None, given)), overrides)
 
 
 def load_spec_again(spec: ExperimentSpec, overrides: tuple[str, ...]) -> ExperimentSpec:
@@ -54,7 +59,7 @@ def hashes(records: tuple[TrialRecord, ...] | list[TrialRecord]) -> list[str]:
 def swept(
     tmp_path_factory: pytest.TempPathFactory, ray: None
 ) -> tuple[ExperimentSpec, SweepOutcome]:
-    spec = spec_in(tmp_path_factory.mktemp("sweep"), "tracking.enabled=true")
+    spec = spec_in(tmp_path_factory.mktemp("sweep"), "tracking.enabled=true", adaptive=True)
     return spec, run_sweep(spec, console=QUIET)
 
 
@@ -80,6 +85,46 @@ def test_a_sweep_leaves_a_control_and_trials_with_all_their_numbers(swept: Swept
     assert control.plan.counts["clean"] == control.plan.rows == 8 * 12
     assert first.plan.inflation == 4.0
     assert first.settings["mislabel_fraction"] == 0.2
+
+
+def test_an_attacker_who_knows_of_dcd_is_reported_beside_the_plain_ones(swept: Swept) -> None:
+    spec, outcome = swept
+    run = Path(outcome.run_dir)
+    measured = read_adaptive(run)
+    focus = summarise(spec, outcome.records, str(run)).focus
+    assert [trial.trial_id for trial in measured] == [outcome.records[0].trial_id, focus]
+    for trial in measured:
+        assert [a.name for a in trial.attacks] == ["adaptive-modes", "adaptive-reject"]
+        assert all(a.accuracy_at_1.n == 4 and a.queries > 0 for a in trial.attacks)
+        assert trial.targets_hit is not None
+        assert trial.targets_hit.n == 2
+        assert not trial.failed
+    assert outcome.adaptive is not None
+    assert "knows of DCD, by the best of 2 strategies" in outcome.adaptive
+    page = Path(outcome.report).read_text()
+    assert "adaptive: not the first mode" in page
+    assert outcome.adaptive in page
+
+
+def test_a_resumed_run_measures_the_adaptive_attacks_that_are_missing_and_nothing_else(
+    swept: Swept, tmp_path: Path
+) -> None:
+    first, outcome = swept
+    storage = tmp_path / "copy"
+    shutil.copytree(first.storage, storage)
+    spec = first.model_copy(update={"storage": str(storage)})
+    run = storage / "runs" / Path(outcome.run_dir).name
+    before = read_adaptive(run)
+    times = {p: p.stat().st_mtime_ns for p in run.glob("trials/*/record.json")}
+    (run / "adaptive.json").unlink()
+    assert "Not measured in this run" in write_report(run).read_text()
+    again = run_sweep(spec, mode="resume", console=QUIET)
+    assert again.resumed == 3
+    assert {p: p.stat().st_mtime_ns for p in run.glob("trials/*/record.json")} == times
+    assert read_adaptive(run) == before
+    (run / "adaptive.json").write_text("[{")
+    with pytest.raises(StoreError, match=r"adaptive\.json cannot be read: .* delete it"):
+        run_sweep(spec, mode="resume", console=QUIET)
 
 
 def test_every_attack_is_judged_twice_and_measured_over_targets(swept: Swept) -> None:
