@@ -122,6 +122,61 @@ def sweep(
 
 
 @app.command(cls=Command, rich_help_panel="The main job")
+def compare(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="PATHS",
+            help="Experiment files to run, or folders of finished runs to read; none is the "
+            "built-in experiment.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="0,1,2", help="Run each experiment with these seeds.")
+    ] = None,
+    assignments: Assignments = None,
+    storage: Storage = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Run all of it tiny, as a test.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a stopped comparison.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train and attack every defence alike, and write the paper's Table 1.
+
+    Folders of finished runs are compared as they are; nothing is run again.
+
+    Example:
+        dcdctl compare --seeds 0,1,2
+        dcdctl compare a.yaml b.yaml
+        dcdctl compare .dcdctl/runs/3c4a659d6c0e .dcdctl/runs/71b22ce0a4d9
+    """
+    from orchestrator.compare import compare_runs, run_comparison
+
+    named = paths or []
+    runs = [path for path in named if (path / "trials").is_dir()]
+    if runs and len(runs) == len(named):
+        if seeds or assignments or smoke or resume:
+            raise typer.BadParameter("finished runs are only read; name nothing but --storage")
+        _show(compare_runs(runs, Path(storage or ".dcdctl") / "comparisons"), as_json)
+        return
+    if runs:
+        raise typer.BadParameter("name experiment files or folders of runs, not both")
+    try:
+        numbers = [int(word) for word in seeds.split(",")] if seeds else None
+    except ValueError:
+        raise typer.BadParameter(f"--seeds {seeds!r} is no list of numbers; write 0,1,2") from None
+    chosen: list[Path | None] = [*named] or [None]
+    specs = [_load(path, assignments, storage, None) for path in chosen]
+    if smoke:
+        from orchestrator.smoke import smoke as tiny
+
+        specs = [tiny(spec) for spec in specs]
+    mode: Literal["new", "resume"] = "resume" if resume else "new"
+    _show(run_comparison(specs, numbers, _console(as_json), mode=mode), as_json)
+
+
+@app.command(cls=Command, rich_help_panel="The main job")
 def report(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, as sweep names it.")],
     show_people: Annotated[

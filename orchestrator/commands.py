@@ -110,7 +110,7 @@ def plan_summary(spec: ExperimentSpec) -> PlanReport:
     rows = _rows_in_order(selection)
     plan = make_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
     before = selection.split("train").num_rows
-    trials = planned_trials(spec.sweep, spec.dcd)
+    trials = planned_trials(spec.sweep, spec.dcd, spec.training)
     training = spec.training.epochs * (trials * plan.num_rows + before)
     images = (trials + 1) * _attack_images(spec, len(selection.targets))
     scale = (spec.data.image_size / 32) ** 2

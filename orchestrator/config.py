@@ -92,13 +92,15 @@ def outline(spec: ExperimentSpec) -> dict[str, str]:
     else:
         classes = data.private if isinstance(data.private, int) else len(data.private)
         source = f"{classes} classes of {data.root}"
-    trials = planned_trials(spec.sweep, spec.dcd)
+    trials = planned_trials(spec.sweep, spec.dcd, spec.training)
     who = str(protected) if isinstance(protected, int) else ", ".join(protected)
     return {
         "experiment": f"{spec.name}, seed {spec.seed}, fingerprint {spec.run_fingerprint}",
         "data": f"{source}, {data.image_size}x{data.image_size} pixels",
         "protected": f"{who} of {classes}",
-        "trials": f"{trials} with DCD ({spec.sweep.search}), and the control",
+        "trials": f"{trials} of defences, DCD among them, and the control"
+        if spec.sweep.search == "defenses"
+        else f"{trials} with DCD ({spec.sweep.search}), and the control",
         "attacks": ", ".join(attack.label for attack in spec.attacks),
         "storage": spec.storage,
     }

@@ -114,6 +114,13 @@ def _section(node: Schema, values: dict[str, Any], pad: str) -> Iterator[str]:
                 yield from rest
             continue
         yield from _comment(pad, matching(child, value)["description"])
+        if key == "defense":
+            others = [name for name in tags(child) if name != value["name"]]
+            yield from _comment(
+                pad,
+                f"Others: {', '.join(others)}; by name alone, or from a published preset such as "
+                "{preset: mid/celeba-vgg16}. Their settings are in docs/configuration.md.",
+            )
         yield f"{pad}{key}:"
         yield from _section(child, value, pad + "  ")
         if key == "data":

@@ -99,7 +99,7 @@ def sync_trial(
             TRIAL_TAG: record.trial_id,
             "mlflow.parentRunId": parent,
         },
-        run_name="control" if record.defense == "none" else f"trial {record.index}",
+        run_name="control" if record.index == 0 else record.title or f"trial {record.index}",
     )
     if run.data.tags.get(COMPLETE_TAG) == digest:
         return
@@ -110,7 +110,10 @@ def sync_trial(
         "index": record.index,
         "error": record.error,
     }
-    _log(client, run, record.settings, metrics_of(record), tags, losses=record.train_loss)
+    settings = record.settings | {
+        f"training_defense.{key}": value for key, value in record.training_defense.items()
+    }
+    _log(client, run, settings, metrics_of(record), tags, losses=record.train_loss)
     for name in ("recipe.parquet", "record.json"):
         _upload(client, run, folder / name)
     if spec.data.kind == "builtin":  # faces that are drawn; real people's stay with the data
@@ -133,6 +136,10 @@ def metrics_of(record: TrialRecord) -> dict[str, float]:
         metrics |= _rate(f"{attack.name}/accuracy_at_1", attack.accuracy_at_1)
         metrics |= _rate(f"{attack.name}/accuracy_at_5", attack.accuracy_at_5)
         metrics |= _rate(f"{attack.name}/surrogate_rate", attack.surrogate_rate)
+    if record.guarantee is not None and record.guarantee.epsilon is not None:
+        metrics["epsilon"] = record.guarantee.epsilon
+    if record.utility is not None and record.utility.membership_auc is not None:
+        metrics["membership_auc"] = record.utility.membership_auc
     if record.worst_attack is not None:
         metrics |= _rate("worst_attack/accuracy_at_1", record.worst_attack)
     return metrics

@@ -139,7 +139,8 @@ def recommend(records: Sequence[TrialRecord], goal: GoalSpec) -> Recommendation:
 
 def find_control(records: Sequence[TrialRecord]) -> TrialRecord | None:
     """Return the trial without a defence, if it is there."""
-    return next((r for r in records if r.defense == "none"), None)
+    # In a comparison rivals do without DCD too; the control is its first trial.
+    return next((r for r in records if r.defense == "none" and (r.index == 0 or not r.title)), None)
 
 
 def _candidates(records: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -134,7 +134,8 @@ _ALL_STEPS = "+".join(DcdSpec().steps)
 
 def describe(record: TrialRecord) -> str:
     """Return one line on a trial: its setting, its clean accuracy, each attack's accuracy@1."""
-    name = "control" if record.defense == "none" else f"trial {record.index:>3}"
+    name = record.title or f"trial {record.index:>3}"
+    name = "control" if record.index == 0 else name
     seconds = sum(record.cost_s.values())
     if record.status == "failed" or record.clean_accuracy is None:
         return f"  [red]{name:<9} failed[/red]  {record.error}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field
 
+from tasks.defenses.accounting import Guarantee
 from tasks.spec import Spec, fingerprint
 
 if TYPE_CHECKING:
@@ -178,6 +179,27 @@ class Accuracy(Spec):
     bystanders: Rate
 
 
+class Utility(Spec):
+    """Side effects of one trial's defence, all on the classifier that the attacks saw."""
+
+    surrogate_accepts: Rate | None = Field(
+        description="Share of the lent people's images that are taken for the target. Under DCD "
+        "most of them were trained on."
+    )
+    receivers: Rate | None = Field(
+        description="Clean accuracy of the classes that received wrong labels; null: none did."
+    )
+    membership_auc: float | None = Field(
+        description="How well the loss tells a target's training images from its test images; 0.5 "
+        "is chance."
+    )
+    membership_advantage: float | None = Field(
+        description="True less false positives at the best threshold, chosen on these images."
+    )
+    members: int = Field(description="Training images of targets.")
+    others: int = Field(description="Test images of targets.")
+
+
 class PlanSummary(Spec):
     """How many rows of each role a trial trained on."""
 
@@ -198,6 +220,13 @@ class TrialRecord(Spec):
     error: str | None = None
     settings: dict[str, float | int | str | bool | None]
     seed: int
+    title: str = Field("", description="In a comparison: the defence, and where on its curve.")
+    row: str = Field("", description="In a comparison: the defence.")
+    training_defense: dict[str, float | int | str | bool | None] = Field(
+        default_factory=dict, description="The training-time defence, beside DCD or alone."
+    )
+    guarantee: Guarantee | None = Field(None, description="Of DP-SGD; no other gives one.")
+    utility: Utility | None = None
     clean_accuracy: Accuracy | None = None
     train_loss: tuple[float, ...] = ()
     attacks: tuple[AttackRecord, ...] = ()

@@ -135,7 +135,8 @@ def _plotted(summary: RunSummary) -> list[PlottedTrial]:
         if trial.clean_accuracy is None or trial.worst_attack is None or trial.status == "failed":
             continue
         clean, attack = trial.clean_accuracy.overall, trial.worst_attack
-        named = "control" if trial.trial_id == summary.control else f"trial {trial.index}"
+        named = trial.title or f"trial {trial.index}"
+        named = "control" if trial.trial_id == summary.control else named
         plotted.append(
             PlottedTrial(
                 index=trial.index,

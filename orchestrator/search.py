@@ -11,21 +11,31 @@ import math
 from collections.abc import Sequence
 
 from augment.spec import DcdSpec
+from orchestrator.comparison_spec import compared_points
 from orchestrator.records import TrialRecord
 from orchestrator.spec import Between, SpaceSpec, SweepSpec
 from tasks.draws import Draws
 from tasks.errors import SpecError
+from tasks.training_spec import TrainingSpec
 
 STARTUP = 8
 """Trials spread evenly over the space before the search learns from results."""
 
 
-def planned_trials(sweep: SweepSpec, dcd: DcdSpec) -> int:
-    """Return how many DCD trials a sweep has.
+def planned_trials(sweep: SweepSpec, dcd: DcdSpec, training: TrainingSpec | None = None) -> int:
+    """Return how many trials a sweep has beside the control.
+
+    Args:
+        sweep: the search.
+        dcd: the experiment's own recipe.
+        training: the experiment's; what a comparison's default rows are depends on the network.
 
     Raises:
         SpecError: a grid has a range in it, or gives a setting that is not valid.
     """
+    if sweep.search == "defenses":
+        training = training or TrainingSpec()
+        return len(compared_points(sweep.rows, sweep.strengths, dcd, training)) - 1
     if sweep.search == "ablation":
         return len(ablation(dcd))
     return len(grid(sweep.space)) if sweep.search == "grid" else sweep.trials

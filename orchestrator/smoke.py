@@ -67,6 +67,10 @@ def smoke(spec: ExperimentSpec) -> ExperimentSpec:
     for lever, choices in space.items():
         if isinstance(choices, tuple):
             space[lever] = choices[: 2 if lever == "mislabel_fraction" else 1]
+    values["sweep"]["strengths"] = 1
+    for row in values["sweep"]["rows"] or ():
+        if row["strengths"] is not None:
+            row["strengths"] = row["strengths"][:1]
     values["name"] = f"{spec.name[:58]}-smoke"
     return ExperimentSpec.model_validate(values)
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from attacks.presets import ADAPTIVE
 from attacks.spec import AdaptiveSpec, AttackSpec, MirrorBSpec, MirrorWSpec, PpaSpec, PriorSpec
 from augment.spec import DcdSpec, ProtectSpec
+from orchestrator.comparison_spec import ComparedSpec
 from tasks.datasets.spec import BuiltinData, DataSpec, FolderData
 from tasks.spec import Spec, fingerprint
 from tasks.training_spec import EvaluationSpec, TrainingSpec
@@ -94,11 +95,11 @@ class SweepSpec(Spec):
     """The search over the levers."""
 
     trials: int = Field(6, ge=1, description="DCD trials; the control comes on top.")
-    search: Literal["optuna", "grid", "ablation"] = Field(
+    search: Literal["optuna", "grid", "ablation", "defenses"] = Field(
         "optuna",
         description="optuna: multi-objective. grid: all combinations of lists. ablation: the "
         "experiment's own recipe, the same without each of its steps, and what one person can do "
-        "alone; the space is not used.",
+        "alone; the space is not used. defenses: the rows below, as `dcdctl compare` does.",
     )
     lookahead: int = Field(
         4,
@@ -106,6 +107,12 @@ class SweepSpec(Spec):
         description="Trial i is suggested from trials up to i - lookahead, so that the result does "
         "not depend on which trial ends first; at most so many run at once.",
     )
+    rows: tuple[ComparedSpec, ...] | None = Field(
+        None,
+        description="Defences that are compared: {title, dcd, defense, strengths} each; null is "
+        "every rival that needs the private data alone, DCD, and DCD beside some of them.",
+    )
+    strengths: int = Field(4, ge=1, description="Points of each rival's curve, at most.")
     space: SpaceSpec = SpaceSpec()
     goal: GoalSpec = GoalSpec()
 

@@ -44,6 +44,7 @@ class TrialSummary(Spec):
 
     trial_id: str
     index: int
+    title: str = Field("", description="In a comparison: the defence, and where on its curve.")
     defense: str
     status: Literal["ok", "failed"]
     error: str | None
@@ -131,6 +132,7 @@ def summarise(
             TrialSummary(
                 trial_id=record.trial_id,
                 index=record.index,
+                title=record.title,
                 defense=record.defense,
                 status=record.status,
                 error=record.error,

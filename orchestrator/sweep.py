@@ -75,7 +75,7 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
     """
     started = time.monotonic()
     display = Display(console)
-    total = planned_trials(spec.sweep, spec.dcd) + 1
+    total = planned_trials(spec.sweep, spec.dcd, spec.training) + 1
     store = Store(spec.storage)
     with store.locked():
         selection = select(spec)
@@ -266,10 +266,11 @@ def _report(run: Path, display: Display) -> Path:
 def _heading(spec: ExperimentSpec, selection: Selection, run: Path, before: int, total: int) -> str:
     attacks = ", ".join(attack.label for attack in spec.attacks)
     kept = f", {before} of them done" if before else ""
+    what = "" if spec.sweep.search == "defenses" else "DCD "
     return (
         f"[bold]{spec.name}[/bold]  {selection.num_classes} identities, "
         f"{len(selection.targets)} protected, seed {spec.seed}\n"
-        f"  control and {total - 1} DCD trials{kept}; attacks: {attacks}\n"
+        f"  control and {total - 1} {what}trials{kept}; attacks: {attacks}\n"
         f"  {run}"
     )
 

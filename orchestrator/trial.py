@@ -89,6 +89,8 @@ class TrialPlan:
     dcd: DcdSpec | None  # None is the control
     training: TrainingSpec
     attacks: tuple[AttackSpec, ...]
+    title: str = ""  # of a comparison's point, and of the row that it belongs to
+    row: str = ""
 
     def trial_id(self, world: World, judged_by: str) -> str:
         """Return a hash of settings, data and code version: equal trials have equal ids."""
@@ -154,6 +156,9 @@ def run_trial(
         status="ok",
         settings={} if plan.dcd is None else plan.dcd.public(),
         seed=world.seed,
+        title=plan.title,
+        row=plan.row,
+        training_defense=plan.training.defense.flat(),
         versions=_versions(),
     )
     with disk_errors(out):
@@ -180,6 +185,7 @@ def _measure(
     from augment.plan import count_roles, inflation, make_plan
     from augment.spec import DcdSpec
     from orchestrator.judging import judge_all
+    from orchestrator.utility import utility_of
 
     with clock.stage("plan"):
         protected = () if plan.dcd is None else world.targets
@@ -193,6 +199,7 @@ def _measure(
     classifier = checkpoint.classifier()
     with clock.stage("accuracy"):
         accuracy = accuracy_of(classifier, world)
+        utility = utility_of(classifier, world, recipe)
     results: dict[str, Reconstructed] = {}
     for spec in plan.attacks:
         with clock.stage(spec.label):
@@ -206,6 +213,8 @@ def _measure(
     np.savez(out / "reconstructions.npz", **arrays)  # type: ignore[arg-type]
     return {
         "clean_accuracy": accuracy,
+        "utility": utility,
+        "guarantee": checkpoint.meta.guarantee,
         "train_loss": tuple(round(loss, 6) for loss in checkpoint.meta.losses),
         "attacks": records,
         "plan": PlanSummary(
@@ -303,6 +312,7 @@ def fit_here(
     """
     from tasks.checkpoint import Checkpoint, CheckpointMeta
     from tasks.classifiers import build_model
+    from tasks.defenses.accounting import guarantee_of
     from tasks.device import default_device
     from tasks.draws import Draws
     from tasks.training import fit
@@ -320,7 +330,11 @@ def fit_here(
         on_epoch=None if on_epoch is None else lambda state: on_epoch(state.epoch),
     )
     meta = CheckpointMeta(
-        training=spec, num_classes=num_classes, image_size=images.shape[1], losses=tuple(losses)
+        training=spec,
+        num_classes=num_classes,
+        image_size=images.shape[1],
+        losses=tuple(losses),
+        guarantee=guarantee_of(spec, len(labels)),
     )
     return Checkpoint(model, meta)
 

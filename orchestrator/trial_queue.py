@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from orchestrator.comparison_spec import compared_points
 from orchestrator.records import TrialRecord
 from orchestrator.search import known_enough, suggest
 from orchestrator.spec import ExperimentSpec
@@ -53,6 +54,10 @@ class TrialQueue:
     def plan(self, index: int) -> TrialPlan:
         """Return the trial: a function of its index and of earlier records."""
         spec = self.spec
+        if spec.sweep.search == "defenses":
+            sweep = spec.sweep
+            point = compared_points(sweep.rows, sweep.strengths, spec.dcd, spec.training)[index]
+            return TrialPlan(index, point.dcd, point.training, spec.attacks, point.title, point.row)
         dcd = None
         if index > 0:
             dcd = suggest(index, spec.sweep, spec.dcd, spec.seed, list(self.records.values()))

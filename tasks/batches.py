@@ -6,7 +6,7 @@ or many see the same samples under the same augmentation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ def epoch_batches(
     augment: bool,
     rank: int = 0,
     world: int = 1,
+    change: Callable[[Tensor, np.ndarray, Draws], Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Yield this process's share of each global batch of one epoch.
 
@@ -40,6 +41,7 @@ def epoch_batches(
         augment: random crop, flip, resolution, brightness and contrast.
         rank: this process.
         world: number of processes.
+        change: what a defence does to views of some rows, after the augmentation.
 
     Yields:
         Images, labels, and the number of rows in the whole global batch.
@@ -52,6 +54,8 @@ def epoch_batches(
         views = images[rows]
         if augment:
             views = augment_views(views, draws.child("view").uniform(mine, 7))
+        if change is not None:
+            views = change(views, mine, draws)
         yield views, labels[rows], len(batch)
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tasks.classifiers import TorchClassifier, build_model
+from tasks.defenses.accounting import Guarantee
 from tasks.device import autocast_dtype
 from tasks.draws import Draws
 from tasks.errors import DataError, MissingDataError
@@ -29,6 +30,7 @@ class CheckpointMeta(Spec):
     image_size: int = Field(ge=1)
     losses: tuple[float, ...] = ()
     trained_on: dict[str, Any] = Field(default_factory=dict)
+    guarantee: Guarantee | None = Field(None, description="Of DP-SGD; others have none.")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tasks.defenses.networks import change_network
 from tasks.draws import Draws
 from tasks.errors import AccessError, SpecError
 from tasks.suggestions import did_you_mean
@@ -198,26 +199,28 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def build_model(spec: TrainingSpec, num_classes: int, draws: Draws) -> nn.Module:
-    """Return an untrained network, its weights drawn by `draws`.
+    """Return an untrained network as the defence wants it, its weights drawn by `draws`.
 
     Raises:
-        SpecError: no network has that name.
+        SpecError: no network has that name, or it lacks what the defence needs.
     """
     with seeded(draws.child("init")):
-        if spec.architecture in SMALL_NETS:
-            return SMALL_NETS[spec.architecture](num_classes, spec.width)
-        from torchvision import models
+        return change_network(_network(spec, num_classes), spec.defense)
 
-        known = models.list_models(module=models)
-        if spec.architecture not in known:
-            raise SpecError(
-                f"architecture {spec.architecture!r} is unknown"
-                f"{did_you_mean(spec.architecture, [*SMALL_NETS, *known])}"
-            )
-        network: nn.Module = models.get_model(
-            spec.architecture, weights=None, num_classes=num_classes
+
+def _network(spec: TrainingSpec, num_classes: int) -> nn.Module:
+    if spec.architecture in SMALL_NETS:
+        return SMALL_NETS[spec.architecture](num_classes, spec.width)
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if spec.architecture not in known:
+        raise SpecError(
+            f"architecture {spec.architecture!r} is unknown"
+            f"{did_you_mean(spec.architecture, [*SMALL_NETS, *known])}"
         )
-        return network
+    network: nn.Module = models.get_model(spec.architecture, weights=None, num_classes=num_classes)
+    return network
 
 
 @contextmanager

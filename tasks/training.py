@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tasks.batches import batches_an_epoch, epoch_batches
 from tasks.classifiers import seeded
+from tasks.defenses.dp_sgd import fit_privately
+from tasks.defenses.registry import make_defense
 from tasks.device import autocast_dtype
 from tasks.draws import Draws
 from tasks.errors import TrainingError
@@ -48,7 +49,8 @@ def fit(
 ) -> list[float]:
     """Train a classifier in place.
 
-    AdamW with a one-cycle schedule, cross entropy, optional augmentation.
+    AdamW with a one-cycle schedule, cross entropy, optional augmentation; and what the settings'
+    defence makes of them.
 
     Args:
         model: takes normalised images; wrapped in DistributedDataParallel when world > 1.
@@ -66,7 +68,8 @@ def fit(
         Mean training loss of each epoch.
 
     Raises:
-        TrainingError: the loss is not finite, or a process would get less than two rows a batch.
+        TrainingError: the loss is not finite, a process would get less than two rows a batch, or
+            the defence cannot be trained so.
     """
     device = device or images.device
     if min(len(labels), spec.batch_size) < 2 * world:
@@ -74,21 +77,41 @@ def fit(
             f"{len(labels)} training rows in batches of {spec.batch_size} for {world} processes; "
             "each process needs at least 2 rows of a batch"
         )
+    if spec.defense.name == "dp-sgd":
+        done = TrainingState()
+
+        def count(epoch: int) -> None:
+            done.epoch = epoch
+            if on_epoch is not None:
+                on_epoch(done)
+
+        return fit_privately(
+            model, images, labels, spec, draws, device=device, schedule=one_cycle, on_epoch=count
+        )
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     plain = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     dtype = autocast_dtype(spec.precision, device)
     steps = batches_an_epoch(len(labels), spec.batch_size)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay
-    )
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=spec.learning_rate, weight_decay=spec.weight_decay)
+    defense = make_defense(spec.defense, plain, draws.child("defense"))
+
+    def forward(views: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            logits: Tensor = model(views)
+        return logits.float()
+
     state = TrainingState()
     if start is not None:
         state = TrainingState(start.epoch, list(start.losses))
         plain.load_state_dict(start.model)
         optimizer.load_state_dict(dict(start.optimizer))
+    else:
+        defense.begin(plain)
 
     for epoch in range(state.epoch, spec.epochs):
         model.train()
+        defense.start_epoch(plain)
         epoch_draws = draws.child("epoch", epoch)
         total = torch.zeros((), device=device)
         with seeded(epoch_draws.child("dropout", rank)):
@@ -100,17 +123,15 @@ def fit(
                 augment=spec.augment,
                 rank=rank,
                 world=world,
+                change=defense.views,
             )
             for batch, (views, wanted, rows) in enumerate(batches):
-                rate = one_cycle((epoch * steps + batch) / (spec.epochs * steps))
+                progress = (epoch * steps + batch) / (spec.epochs * steps)
+                rate = one_cycle(progress)
                 for group in optimizer.param_groups:
                     group["lr"] = spec.learning_rate * rate
                 views = ((views - 0.5) / 0.5).to(device, memory_format=torch.channels_last)
-                with torch.autocast(
-                    device.type, dtype or torch.bfloat16, enabled=dtype is not None
-                ):
-                    logits = model(views)
-                loss = functional.cross_entropy(logits.float(), wanted.to(device), reduction="sum")
+                loss = defense.loss(forward, views, wanted.to(device), progress)
                 # DistributedDataParallel averages over processes: times `world` makes it a sum.
                 (loss * (world / rows)).backward()
                 optimizer.step()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from tasks.defenses.spec import DefenseSpec, NoDefense
 from tasks.spec import Spec
 
 
-class TrainingSpec(Spec):
-    """How a classifier is trained. The defaults fit the built-in identities."""
+class NetworkSpec(Spec):
+    """A network, and how it is trained."""
 
     architecture: str = Field(
         "small-resnet",
@@ -28,7 +29,22 @@ class TrainingSpec(Spec):
     workers: int = Field(1, ge=1, description="Training processes; above 1 through Ray Train.")
 
 
-class SecondJudgeSpec(TrainingSpec):
+class TrainingSpec(NetworkSpec):
+    """How a classifier is trained. The defaults fit the built-in identities."""
+
+    defense: DefenseSpec = NoDefense()
+
+    @model_validator(mode="after")
+    def _defense_allows_workers(self) -> Self:
+        if self.workers > 1 and self.defense.one_process:
+            raise ValueError(
+                f"defense={self.defense.name} and workers={self.workers} do not go together, since "
+                f"{self.defense.one_process}; set training.workers=1"
+            )
+        return self
+
+
+class SecondJudgeSpec(NetworkSpec):
     """A second evaluation classifier, to see how far a verdict depends on the first."""
 
     enabled: bool = Field(True, description="Train it, and report where the two disagree.")
@@ -52,7 +68,7 @@ class EmbeddingSpec(Spec):
     )
 
 
-class EvaluationSpec(TrainingSpec):
+class EvaluationSpec(NetworkSpec):
     """The evaluation classifier: another architecture, and it knows the surrogates."""
 
     architecture: str = Field("small-vgg", description="Must differ from training.architecture.")
@@ -86,5 +102,5 @@ class EvaluationSpec(TrainingSpec):
         return _training_part(self.second)
 
 
-def _training_part(spec: TrainingSpec) -> TrainingSpec:
-    return TrainingSpec(**{name: getattr(spec, name) for name in TrainingSpec.model_fields})
+def _training_part(spec: NetworkSpec) -> TrainingSpec:
+    return TrainingSpec(**{name: getattr(spec, name) for name in NetworkSpec.model_fields})

@@ -13,6 +13,15 @@ from augment.plan import make_plan
 from augment.spec import DcdSpec
 from orchestrator.distributed import fit_distributed
 from orchestrator.trial import fit_here
+from tasks.defenses.spec import (
+    AnyDefense,
+    BidoSpec,
+    MidSpec,
+    NegLsSpec,
+    RandomErasingSpec,
+    RolssSpec,
+    TransferSpec,
+)
 from tasks.errors import TrainingError
 from tasks.training_spec import TrainingSpec
 from tests.augment.test_plan import row_table, target
@@ -47,6 +56,33 @@ def test_the_model_is_the_same_however_many_train_it(workers: int, tmp_path: Pat
         alone.module.state_dict().items(), together.module.state_dict().values(), strict=True
     ):
         assert torch.allclose(a.float(), b.float(), atol=10 * tolerance, rtol=0), name
+
+
+@pytest.mark.parametrize(
+    ("defense", "tolerance"),
+    [
+        (NegLsSpec(start=0.0, full=0.5), 1e-3),
+        (RandomErasingSpec(), 1e-3),
+        (RolssSpec(), 1e-3),
+        # Their loss is not a sum over rows, or draws by process: close, and not the same.
+        (MidSpec(size=8), 0.2),
+        (BidoSpec(), 0.2),
+        (TransferSpec(), 1e-3),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_two_workers_train_a_defence_too(
+    defense: AnyDefense, tolerance: float, tmp_path: Path
+) -> None:
+    if isinstance(defense, TransferSpec):
+        taught = fit_here(IMAGES, PLAN, 4, SPEC, 7).save(tmp_path / "public")
+        defense = defense.model_copy(update={"weights": taught})
+    spec = SPEC.model_copy(update={"defense": defense})
+    alone = fit_here(IMAGES, PLAN, 4, spec, 0)
+    both = spec.model_copy(update={"workers": 2})
+    together = fit_distributed(IMAGES, PLAN, 4, both, 0, storage=str(tmp_path / "train"))
+    assert np.allclose(alone.meta.losses, together.meta.losses, atol=tolerance, rtol=tolerance)
+    assert together.meta.training.defense == defense
 
 
 def test_a_loss_that_is_not_finite_is_the_same_sentence(tmp_path: Path) -> None:

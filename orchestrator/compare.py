@@ -1,0 +1,120 @@
+"""`dcdctl compare`: run every defence on the same data and attacks, or read finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+from rich.console import Console
+
+from orchestrator.comparison import Comparison, FinishedRun, compare, has_control
+from orchestrator.comparison_table import markdown
+from orchestrator.report import load_run
+from orchestrator.spec import ExperimentSpec
+from orchestrator.store import Store, write_atomic
+from tasks.errors import FailedTrialsError, StoreError
+from tasks.spec import Spec, fingerprint
+
+if TYPE_CHECKING:
+    from orchestrator.sweep import Mode
+
+
+class CompareOutcome(Spec):
+    """Where the table is, and what is in it."""
+
+    table: str = Field(description="Path of the Markdown page; a .json is beside it.")
+    comparison: Comparison
+
+    def render(self, console: Console) -> None:
+        """Print it for people."""
+        console.print(markdown(self.comparison), highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Table: {self.table}", highlight=False)
+
+
+def run_comparison(
+    specs: Sequence[ExperimentSpec],
+    seeds: Sequence[int] | None,
+    console: Console,
+    *,
+    mode: Mode = "new",
+) -> CompareOutcome:
+    """Train and attack every defence of every experiment and seed, and write the table.
+
+    Args:
+        specs: the experiments; each is a pair of columns for every attack.
+        seeds: None takes each experiment's own.
+        console: for progress.
+        mode: as for a sweep. A run that is finished already is read and not run again.
+
+    Raises:
+        FailedTrialsError: after the table was written: at least one trial failed.
+    """
+    from orchestrator.sweep import run_sweep
+
+    failed, folders = [], []
+    for spec in specs:
+        for seed in [spec.seed] if seeds is None else seeds:
+            one = comparing(spec, seed)
+            try:
+                folders.append(Path(run_sweep(one, mode=mode, console=console).run_dir))
+            except FailedTrialsError as error:
+                failed.append(str(error))
+                folders.append(_folder(one))
+    outcome = compare_runs(folders, Store(specs[0].storage).root / "comparisons")
+    if failed:
+        raise FailedTrialsError(f"{failed[0]}; the table {outcome.table} leaves them out")
+    return outcome
+
+
+def comparing(spec: ExperimentSpec, seed: int) -> ExperimentSpec:
+    """Return the experiment as one that tries defences instead of levers.
+
+    Every row's network is built once, so that a defence which it does not fit is refused at once.
+
+    Raises:
+        SpecError: a network lacks what a defence needs.
+    """
+    from orchestrator.comparison_spec import compared_points
+    from tasks.classifiers import build_model
+    from tasks.draws import Draws
+
+    sweep = spec.sweep.model_copy(update={"search": "defenses"})
+    for point in compared_points(sweep.rows, sweep.strengths, spec.dcd, spec.training):
+        build_model(point.training, 2, Draws(seed))
+    return spec.model_copy(update={"seed": seed, "sweep": sweep})
+
+
+def compare_runs(folders: Sequence[Path], out: Path) -> CompareOutcome:
+    """Put finished runs into one table; nothing is run.
+
+    Args:
+        folders: of the runs.
+        out: a folder; the table gets a folder in it, named by what is compared.
+
+    Raises:
+        StoreError: a folder holds no run, or its control is missing.
+        SpecError: the runs do not fit into one table.
+    """
+    runs = []
+    for folder in folders:
+        run = load_run(folder)
+        if not has_control(run.records):
+            raise StoreError(
+                f"the run {folder} has no finished control, so nothing in it can be compared; "
+                "resume it first"
+            )
+        runs.append(FinishedRun(folder.name, run.spec, run.records))
+    found = compare(runs)
+    place = out / fingerprint(sorted(run.name for run in runs))
+    write_atomic(place / "table.json", found.model_dump_json(indent=2) + "\n")
+    write_atomic(place / "table.md", markdown(found))
+    return CompareOutcome(table=str(place / "table.md"), comparison=found)
+
+
+def _folder(spec: ExperimentSpec) -> Path:
+    from orchestrator.stages import select
+    from orchestrator.sweep import run_fingerprint
+
+    return Store(spec.storage).run(run_fingerprint(spec, select(spec)))

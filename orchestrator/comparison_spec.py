@@ -1,0 +1,111 @@
+"""The rows of a comparison: rivals, DCD, and DCD beside them, each along its own strength."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from augment.spec import DcdSpec
+from tasks.defenses.spec import (
+    AnyDefense,
+    BidoSpec,
+    DefenseSpec,
+    DpSgdSpec,
+    LabelSmoothingSpec,
+    MidSpec,
+    NegLsSpec,
+    NoDefense,
+    RandomErasingSpec,
+    RolssSpec,
+    TrapMidSpec,
+)
+from tasks.spec import Spec
+from tasks.training_spec import TrainingSpec
+
+
+class ComparedSpec(Spec):
+    """One row of a comparison: a training-time defence, DCD, or both."""
+
+    title: str | None = Field(None, description="Heads the row; null names what is in it.")
+    dcd: bool = Field(False, description="Train on the data that the experiment's recipe protects.")
+    defense: DefenseSpec = NoDefense()
+    strengths: tuple[float, ...] | None = Field(
+        None,
+        description="Values of the defence's main setting, a trial each. null takes its own curve, "
+        "unless that setting is given; an empty list takes the settings as they are.",
+    )
+
+    @property
+    def name(self) -> str:
+        """What the row is called."""
+        parts = ["dcd"] * self.dcd + [self.defense.name] * (self.defense.name != "none")
+        return self.title or "+".join(parts) or "none"
+
+
+def default_rows(training: TrainingSpec) -> tuple[ComparedSpec, ...]:
+    """Return the rivals that need nothing but the private data, DCD, and DCD beside some.
+
+    A trainer who smooths labels or erases squares did not ask the person who uploaded: those rows
+    say what DCD is worth then.
+    """
+    rivals = [DpSgdSpec(), MidSpec(), BidoSpec(), NegLsSpec(), RandomErasingSpec(), TrapMidSpec()]
+    residual = [RolssSpec()] if "resnet" in training.architecture else []
+    beside = [RandomErasingSpec(), NegLsSpec(), LabelSmoothingSpec()]
+    return (
+        ComparedSpec(title="dp-sgd without noise", defense=DpSgdSpec(noise_multiplier=0.0)),
+        *(ComparedSpec(defense=defense) for defense in [*rivals, *residual]),
+        ComparedSpec(dcd=True),
+        *(ComparedSpec(dcd=True, defense=defense, strengths=()) for defense in beside),
+    )
+
+
+@dataclass(frozen=True)
+class Point:
+    """One trial of a comparison.
+
+    Attributes:
+        row: which row it belongs to.
+        title: the row, and where on its curve.
+        dcd: the recipe; None trains on the data as it is.
+        training: with the defence.
+    """
+
+    row: str
+    title: str
+    dcd: DcdSpec | None
+    training: TrainingSpec
+
+
+def compared_points(
+    rows: Sequence[ComparedSpec] | None, limit: int, dcd: DcdSpec, training: TrainingSpec
+) -> list[Point]:
+    """Return the trials of a comparison; the first is the control.
+
+    Args:
+        rows: None takes the default ones.
+        limit: points of each curve, at the most.
+        dcd: the experiment's recipe.
+        training: the experiment's; each row puts its defence in the place of that.
+    """
+    plain = training.model_copy(update={"defense": NoDefense()})
+    points = [Point("none", "none", None, plain)]
+    for row in default_rows(training) if rows is None else rows:
+        knob = row.defense.knob
+        values = row.defense.curve if row.strengths is None else row.strengths
+        if row.strengths is None and knob and _is_set(row.defense, knob):
+            values = ()
+        own = [(row.name, row.defense)] if not values else []
+        for value in values[:limit]:
+            changed = row.defense.model_dump() | {knob: value}
+            own.append((f"{row.name} {knob}={value:g}", type(row.defense).model_validate(changed)))
+        for title, defense in own:
+            settings = training.model_copy(update={"defense": defense})
+            points.append(Point(row.name, title, dcd if row.dcd else None, settings))
+    return points
+
+
+def _is_set(defense: AnyDefense, knob: str) -> bool:
+    """Say whether a setting was chosen: it differs from its default."""
+    return bool(getattr(defense, knob) != type(defense).model_fields[knob].default)

@@ -1,0 +1,75 @@
+"""What a defence costs beyond the mean: who else is let in, who pays, and who is remembered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from orchestrator.records import Rate, Utility
+
+if TYPE_CHECKING:
+    from orchestrator.trial import World
+    from tasks.classifiers import Classifier
+
+
+def utility_of(classifier: Classifier, world: World, recipe: pa.Table) -> Utility:
+    """Measure the side effects of a trial.
+
+    Args:
+        classifier: the trained one.
+        world: shared data.
+        recipe: what it was trained on.
+    """
+    from augment.plan import received
+    from tasks.evaluation import predict
+    from tasks.evaluation.membership import advantage, auc
+
+    labels = world.rows["label"].to_numpy().astype(np.int64)
+    protected = [int(target.label) for target in world.targets]
+    own = np.isin(labels, protected)
+    train, test = world.mask("train") & own, world.mask("test") & own
+    found: dict[str, float | None] = {"membership_auc": None, "membership_advantage": None}
+    if train.any() and test.any():
+        sure, less_sure = (
+            predict(classifier, world.images[part])[np.arange(int(part.sum())), labels[part]]
+            for part in (train, test)
+        )
+        found = {
+            "membership_auc": round(auc(sure, less_sure), 6),
+            "membership_advantage": round(advantage(sure, less_sure), 6),
+        }
+    flooded = received(recipe, world.rows, world.num_classes) > 0
+    flooded[protected] = False
+    paying = world.mask("test") & np.isin(labels, np.flatnonzero(flooded))
+    return Utility(
+        surrogate_accepts=_surrogate_accepts(classifier, world),
+        receivers=_accuracy(classifier, world, paying, labels) if paying.any() else None,
+        members=int(train.sum()),
+        others=int(test.sum()),
+        **found,
+    )
+
+
+def _accuracy(classifier: Classifier, world: World, part: np.ndarray, labels: np.ndarray) -> Rate:
+    from tasks.evaluation import predict
+
+    right = predict(classifier, world.images[part]).argmax(axis=1) == labels[part]
+    return Rate.of(int(right.sum()), len(right))
+
+
+def _surrogate_accepts(classifier: Classifier, world: World) -> Rate | None:
+    from tasks.evaluation import predict
+
+    lent = np.flatnonzero(world.mask("surrogate"))
+    if not len(lent) or not world.targets:
+        return None
+    said = predict(classifier, world.images[lent]).argmax(axis=1)
+    who = world.rows["identity"].to_numpy(zero_copy_only=False)[lent]
+    taken = [
+        said[np.isin(who, [str(lender.identity) for lender in target.surrogates])] == target.label
+        for target in world.targets
+    ]
+    every = np.concatenate(taken)
+    return Rate.of(int(every.sum()), len(every))

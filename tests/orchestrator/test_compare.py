@@ -1,0 +1,217 @@
+"""Table 1: run from one command, read again from finished runs, and honest about noise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from orchestrator.cli import app
+from orchestrator.compare import CompareOutcome, compare_runs, comparing, run_comparison
+from orchestrator.comparison import FinishedRun, compare
+from orchestrator.comparison_spec import ComparedSpec, compared_points, default_rows
+from orchestrator.comparison_table import markdown
+from orchestrator.config import load_spec
+from orchestrator.smoke import smoke
+from orchestrator.spec import ExperimentSpec
+from orchestrator.store import records_of
+from tasks.defenses.spec import DpSgdSpec, MidSpec, RolssSpec
+from tasks.errors import SpecError, StoreError
+from tasks.training_spec import TrainingSpec
+from tests.orchestrator.fake_run import fake_records, write_fake_run
+
+QUIET = Console(quiet=True)
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ROWS = [
+    {"defense": {"name": "mid", "size": 16}, "strengths": [0.1, 0.2]},
+    {"defense": {"name": "dp-sgd", "noise_multiplier": 0.5, "delta": 0.001}},
+    {"dcd": True, "defense": "neg-ls", "strengths": []},
+    {"dcd": True},
+]
+
+
+def spec_in(storage: Path) -> ExperimentSpec:
+    settings = ["tracking.enabled=false", f"storage={json.dumps(str(storage))}", "attacks=[ppa]"]
+    return smoke(load_spec(None, [*settings, f"sweep.rows={json.dumps(ROWS)}"]))
+
+
+@pytest.fixture(scope="module")
+def compared(
+    tmp_path_factory: pytest.TempPathFactory, ray: None
+) -> tuple[ExperimentSpec, CompareOutcome]:
+    spec = spec_in(tmp_path_factory.mktemp("compare"))
+    return spec, run_comparison([spec], [1000], QUIET)
+
+
+Compared = tuple[ExperimentSpec, CompareOutcome]
+
+
+def test_every_row_is_trained_attacked_and_in_the_table(compared: Compared) -> None:
+    found = compared[1].comparison
+    assert [row.title for row in found.rows] == [
+        "none",
+        "mid beta=0.1",  # a smoke test tries one point of a curve
+        "dp-sgd",
+        "dcd+neg-ls",
+        "dcd",
+    ]
+    assert all(row.chosen and row.runs == 1 and row.failed == 0 for row in found.rows)
+    assert [row.inflation for row in found.rows] == [1, 1, 1, 4, 4]
+    guarantees = {row.title: row.guarantee for row in found.rows}
+    assert guarantees["dp-sgd"].startswith("epsilon ")
+    assert {guarantees[title] for title in ("none", "mid beta=0.1", "dcd")} == {"none"}
+    page = Path(compared[1].table).read_text()
+    assert "| defence | builtin-faces-smoke, ppa: ACC | Att.ACC |" in page
+    assert page == markdown(found)
+
+
+def test_side_effects_are_measured_for_every_defence(compared: Compared) -> None:
+    rows = {row.title: row for row in compared[1].comparison.rows}
+    for row in rows.values():
+        assert row.membership_auc is not None
+        assert row.surrogate_accepts is not None
+        assert row.surrogate_accepts.n == 2 * 12  # all images of both surrogates
+        assert row.targets is not None
+        assert row.bystanders is not None
+        assert row.targets.n + row.bystanders.n == 8 * 4
+    assert rows["none"].receivers is None  # nobody gets wrong labels
+    assert rows["dcd"].receivers is not None
+
+
+def test_the_record_says_which_defence_it_was(compared: Compared) -> None:
+    runs = [*(Path(compared[0].storage) / "runs").iterdir()]
+    records = records_of(runs[0])
+    assert [record.training_defense["name"] for record in records] == [
+        "none",
+        "mid",
+        "dp-sgd",
+        "neg-ls",
+        "none",
+    ]
+    assert [record.defense for record in records] == ["none", "none", "none", "dcd", "dcd"]
+    assert records[2].guarantee is not None
+    assert "mid beta=0.1" in (runs[0] / "report.html").read_text()
+
+
+def test_finished_runs_are_read_and_not_run_again(compared: Compared, tmp_path: Path) -> None:
+    spec, outcome = compared
+    runs = [str(path) for path in (Path(spec.storage) / "runs").iterdir()]
+    found = CliRunner().invoke(app, ["compare", *runs, "--storage", str(tmp_path), "--json"])
+    assert found.exit_code == 0, found.output
+    again = CompareOutcome.model_validate_json(found.stdout)
+    assert again.comparison == outcome.comparison
+    assert run_comparison([spec], [1000], QUIET).comparison == outcome.comparison
+
+
+def test_a_row_is_a_curve_and_the_control_comes_first() -> None:
+    spec = ExperimentSpec()
+    points = compared_points(None, 4, spec.dcd, spec.training)
+    titles = [point.title for point in points]
+    assert titles[:3] == ["none", "dp-sgd without noise", "dp-sgd epsilon=8"]
+    assert len(titles) == len(set(titles))
+    assert {p.title for p in points if p.dcd} == {
+        "dcd",
+        "dcd+random-erasing",
+        "dcd+neg-ls",
+        "dcd+label-smoothing",
+    }
+    dp = [point.training.defense for point in points if point.row == "dp-sgd"]
+    assert [getattr(one, "epsilon", None) for one in dp] == list(DpSgdSpec.curve)
+    rolss = RolssSpec()
+    assert all(row.defense != rolss for row in default_rows(TrainingSpec(architecture="small-vgg")))
+
+
+def test_a_defence_that_does_not_fit_the_network_is_refused_before_anything_runs() -> None:
+    rows = (ComparedSpec(defense=RolssSpec(stages=7)),)
+    spec = ExperimentSpec()
+    sweep = spec.sweep.model_copy(update={"rows": rows})
+    with pytest.raises(SpecError, match="rolss takes the skip connections out of 7 stages"):
+        comparing(spec.model_copy(update={"sweep": sweep}), 0)
+
+
+def test_a_strength_that_is_given_is_no_curve() -> None:
+    spec = ExperimentSpec()
+    rows = (ComparedSpec(defense=MidSpec(beta=0.5)), ComparedSpec(defense=MidSpec()))
+    points = compared_points(rows, 2, spec.dcd, spec.training)
+    titles = [point.title for point in points]
+    assert titles == ["none", "mid", "mid beta=0.003", "mid beta=0.03"]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*/*.yaml")), ids=lambda path: path.stem)
+def test_the_examples_are_valid_and_their_networks_fit(path: Path) -> None:
+    spec = load_spec(path)
+    assert spec.name in path.stem or path.stem.startswith(spec.name.removeprefix("small-"))
+    if spec.data.image_size <= 32:
+        comparing(spec, 0)
+    assert "The paper (percent" in path.read_text() or path.parent.name == "small"
+
+
+def run_of(storage: Path, seed: int = 0) -> Path:
+    spec = ExperimentSpec(storage=str(storage), seed=seed)
+    return write_fake_run(storage, spec=spec, pictures=False)
+
+
+def test_sweeps_are_compared_person_by_person(tmp_path: Path) -> None:
+    folders = [run_of(tmp_path, seed) for seed in (0, 1)]
+    outcome = compare_runs(folders, tmp_path / "out")
+    rows = {row.title: row for row in outcome.comparison.rows}
+    assert rows["none"].runs == 2
+    assert rows["none"].cells[0].attack_accuracy.clusters == 16  # eight people of each seed
+    assert outcome.comparison.reference.startswith("dcd ")
+    ppa = next(d for d in outcome.comparison.differences if (d.title, d.attack) == ("none", "ppa"))
+    assert ppa.attack_accuracy.value == pytest.approx(rows["none"].cells[0].attack_accuracy.value
+        - rows[outcome.comparison.reference].cells[0].attack_accuracy.value, abs=1e-5)  # fmt: skip
+    assert not ppa.within_noise
+    failed = fake_records()[4]
+    assert failed.status == "failed"
+    assert not any("0.48" in title for title in rows)
+
+
+def test_a_difference_of_nothing_is_within_noise_and_has_no_interval() -> None:
+    spec = ExperimentSpec()
+    records = fake_records()[:2]
+    twin = records[1].model_copy(update={"title": "twin", "trial_id": "twin", "index": 2})
+    found = compare([FinishedRun("a", spec, [*records, twin])])
+    for difference in found.differences:
+        if difference.title == "twin":
+            assert difference.attack_accuracy.value == 0
+            assert difference.attack_accuracy.low is None
+            assert difference.within_noise
+
+
+def test_runs_that_do_not_fit_into_one_table_are_refused(tmp_path: Path) -> None:
+    records = fake_records()[:2]
+    one = FinishedRun("a", ExperimentSpec(), records)
+    two = FinishedRun("b", ExperimentSpec.model_validate({"attacks": [{"name": "gmi"}]}), records)
+    with pytest.raises(SpecError, match="runs a and b are both of .* differ in attacks"):
+        compare([one, two])
+    folder = write_fake_run(tmp_path, fake_records()[1:2], pictures=False)
+    with pytest.raises(StoreError, match="has no finished control"):
+        compare_runs([folder], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["compare", "--seeds", "0;1"], "is no list of numbers"),
+        (["compare", "RUN", "--seeds", "0"], "finished runs are only read"),
+        (["compare", "RUN", "other.yaml"], "not both"),
+    ],
+)
+def test_words_that_contradict_are_refused(words: list[str], message: str, tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    found = CliRunner(env={"COLUMNS": "200"}).invoke(
+        app, [str(run) if word == "RUN" else word for word in words]
+    )
+    assert found.exit_code == 2
+    assert message in found.output
+
+
+def test_strengths_are_checked_like_any_setting() -> None:
+    spec = ExperimentSpec()
+    rows = (ComparedSpec(defense=MidSpec(), strengths=(-1.0,)),)
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        compared_points(rows, 4, spec.dcd, spec.training)
