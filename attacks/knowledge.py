@@ -44,11 +44,11 @@ class Knowledge:
             labels: of the targets, (n,).
         """
         wanted = torch.stack([self.attributes[int(label)] for label in labels.tolist()])
-        logits = self.reader.logits(images)
+        logits = self.reader.logits(images.to(self.reader.device))
         loss = functional.binary_cross_entropy_with_logits(
             logits, wanted.to(logits), reduction="none"
         )
-        return -loss.sum(dim=1)
+        return -loss.sum(dim=1).to(images.device)
 
 
 def chosen_attributes(names: Sequence[str], words: Sequence[str]) -> list[int]:

@@ -6,6 +6,7 @@ The one place where that happens: every attack, the classifier and the judge see
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,6 +56,11 @@ class ResizedPrior:
         self.w_mean = prior.w_mean
         self.slope = prior.slope
         self.num_layers = prior.num_layers
+
+    def to(self, device: torch.device) -> ResizedPrior:
+        """Return it on a device; the generator is moved in place."""
+        mover: Any = self.prior
+        return ResizedPrior(mover.to(device), self.image_size, self.crop)
 
     @property
     def critic(self) -> Callable[[Tensor], Tensor] | None:

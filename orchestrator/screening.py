@@ -77,8 +77,8 @@ def screen(
         progress: called with the targets that are decided and all of them.
     """
     from attacks.registry import make_attack
+    from attacks.sharding import attack_devices, attack_on
     from orchestrator.trial import stored
-    from tasks.classifiers import ACCESS
     from tasks.draws import Draws
     from tasks.evaluation import TARGET
     from tasks.evaluation import judge as say_whom
@@ -93,14 +93,14 @@ def screen(
     while left and done < spec.blocks:
         targets = [world.attacked[i] for i in left]
         method = make_attack(used, world.knowledge)
-        seen = ACCESS[method.access](classifier)
         draws = Draws(world.seed, (attack.label, "block", done))
-        images = stored(method.run(seen, prior, targets, draws).images)
+        result, asked = attack_on(attack_devices(), method, classifier, prior, targets, draws)
+        images = stored(result.images)
         found = say_whom(judge, images, targets).verdict == TARGET
         hits[left] += found.sum(axis=1)
         n[left] += found.shape[1]
         done += 1
-        queries += seen.queries
+        queries += asked
         for i in left:
             blocks[i] = done
             verdicts[i] = test.verdict(int(hits[i]), int(n[i]))

@@ -256,15 +256,17 @@ def attack_all(
 ) -> dict[str, Reconstructed]:
     """Run attacks against all attacked targets at once, each with the access that it declares."""
     from attacks.registry import make_attack
-    from tasks.classifiers import ACCESS
+    from attacks.sharding import attack_devices, attack_on
     from tasks.draws import Draws
 
     found: dict[str, Reconstructed] = {}
     for spec in attacks:
         attack = make_attack(spec, world.knowledge)
-        seen = ACCESS[attack.access](classifier)
-        images = attack.run(seen, prior, world.attacked, Draws(world.seed, (spec.label,))).images
-        found[spec.label] = Reconstructed(stored(images), seen.queries)
+        draws = Draws(world.seed, (spec.label,))
+        result, queries = attack_on(
+            attack_devices(), attack, classifier, prior, world.attacked, draws
+        )
+        found[spec.label] = Reconstructed(stored(result.images), queries)
     return found
 
 
