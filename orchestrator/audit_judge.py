@@ -36,7 +36,6 @@ from tasks.foreign_classifier import (
     shared_weight,
 )
 from tasks.spec import fingerprint
-from tasks.training_spec import TrainingSpec
 from tasks.types import UNIT, ClassId, IdentityId, Image8, TargetClass
 
 OTHERS, OTHERS_IMAGES = 12, 20
@@ -218,10 +217,10 @@ def train_judge(
         progress: called after each epoch.
     """
     world = people.world
-    settings = {name: getattr(spec.evaluation, name) for name in TrainingSpec.model_fields}
-    if settings["architecture"] == audited:
-        settings["architecture"] = SECOND_CHOICE.get(audited, "small-vgg")
-    training = TrainingSpec(**settings)
+    training = spec.evaluation.judge()
+    if training.architecture == audited:
+        other = SECOND_CHOICE.get(audited, "small-vgg")
+        training = training.model_copy(update={"architecture": other})
     folder = store.artifact("evaluator", fingerprint(["audit", training, world.digest, world.seed]))
 
     def make(out: Path) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 The loss adds each hidden layer's dependence on the images and takes off its dependence on the
 labels, by normalised HSIC or by COCO (Gretton et al., 2005). Dependence is measured within the rows
-of one process: with several processes it is that of their shares of a batch.
+of one process, so BiDO is trained in one.
 """
 
 from __future__ import annotations

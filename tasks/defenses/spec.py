@@ -93,6 +93,8 @@ class MidSpec(Strength):
 class BidoSpec(Strength):
     """BiDO (Peng et al., KDD 2022): hidden layers depend less on images and more on labels."""
 
+    one_process = "its dependences are measured within the rows of one process"
+
     name: Literal["bido"] = "bido"
     measure: Literal["hsic", "coco"] = Field("hsic", description="How dependence is measured.")
     input_weight: float = Field(0.05, ge=0, description="Of hidden layers and images, pushed down.")

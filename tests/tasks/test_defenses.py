@@ -249,7 +249,7 @@ def test_dp_settings_that_contradict_are_refused(values: dict[str, float], messa
         DpSgdSpec.model_validate(values)
 
 
-@pytest.mark.parametrize("defense", [DpSgdSpec(), TrapMidSpec()])
+@pytest.mark.parametrize("defense", [DpSgdSpec(), TrapMidSpec(), BidoSpec()])
 def test_one_process_is_said_and_why(defense: AnyDefense) -> None:
     with pytest.raises(ValidationError, match="workers=2 do not go together, since its"):
         TrainingSpec(workers=2, defense=defense)
