@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 import typer
 
 from orchestrator.failure import Command
+from orchestrator.report_command import report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -176,21 +177,7 @@ def compare(
     _show(run_comparison(specs, numbers, _console(as_json), mode=mode), as_json)
 
 
-@app.command(cls=Command, rich_help_panel="The main job")
-def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, as sweep names it.")],
-    show_people: Annotated[
-        bool, typer.Option("--show-people", help="Put pictures of real people on the page.")
-    ] = False,
-) -> None:
-    """Write the report of a run again, from its records.
-
-    Example:
-        dcdctl report .dcdctl/runs/3c4a659d6c0e
-    """
-    from orchestrator.report import write_report
-
-    typer.echo(write_report(run, show_people=show_people))
+app.command(cls=Command, rich_help_panel="The main job")(report)
 
 
 @app.command(cls=Command, rich_help_panel="One step")

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from orchestrator.comparison import Comparison, FinishedRun, compare, has_control
 from orchestrator.comparison_table import markdown
-from orchestrator.report import load_run
+from orchestrator.finished_run import load_run
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store, write_atomic
 from tasks.errors import FailedTrialsError, StoreError

@@ -98,7 +98,7 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
     Raises:
         SpecError: runs of the same data differ in what they attack with or who is protected.
     """
-    _check_alike(runs)
+    check_alike(runs)
     trials = _by_title(runs)
     drop = runs[0].spec.sweep.goal.max_accuracy_drop
     rows = [row for title, found in trials.items() if (row := _row(title, found)) is not None]
@@ -124,7 +124,12 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
 Trials = list[tuple[FinishedRun, TrialRecord]]
 
 
-def _check_alike(runs: Sequence[FinishedRun]) -> None:
+def check_alike(runs: Sequence[FinishedRun]) -> None:
+    """Refuse runs that cannot stand in one table.
+
+    Raises:
+        SpecError: runs of the same data differ in what they attack with or who is protected.
+    """
     first: dict[str, FinishedRun] = {}
     for run in runs:
         other = first.setdefault(run.spec.name, run)

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from html import escape
 from io import BytesIO, StringIO
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.frontier_plot import PlottedTrial, draw_frontier
 from orchestrator.palette import LIGHT
 from orchestrator.spec import GoalSpec
 from tasks.types import Image8
+
+if TYPE_CHECKING:
+    from orchestrator.reconstructions import Grid
 
 ATTACK_NAMES = {
     "ppa": "PPA",
@@ -43,15 +46,15 @@ def attack_name(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class GridColumn:
-    """One column of the reconstruction grid: a picture for each target class.
+class GridRow:
+    """One row of the reconstruction grid: a picture of each target class.
 
     Attributes:
         heading: what the pictures are, such as "no defence".
         pictures: uint8, shape (T, H, W, 3).
         verdicts: what the evaluation classifier says of each; "" where it was not asked.
         attack: who drew them; "" for examples of the data.
-        first: whether the column opens the group of its attack.
+        first: whether the row opens the group of its attack.
     """
 
     heading: str
@@ -66,29 +69,30 @@ class GridColumn:
         return f"{attack_name(self.attack)}, {self.heading}" if self.attack else self.heading
 
 
-def frontier_figure(trials: Sequence[PlottedTrial], goal: GoalSpec) -> Any:
-    """Return the frontier plot as a `matplotlib.figure.Figure`; see `draw_frontier`."""
+def frontier_figure(trials: Sequence[PlottedTrial], goal: GoalSpec, narrow: bool = False) -> Any:
+    """Return the frontier plot as a `matplotlib.figure.Figure`; `narrow` is for a phone."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.2, 5.0), facecolor=LIGHT["card"])
-    draw_frontier(figure.add_axes((0.085, 0.115, 0.9, 0.865)), trials, goal)
+    figure = Figure(figsize=(4.4, 5.0) if narrow else (9.2, 5.0), facecolor=LIGHT["card"])
+    box = (0.165, 0.115, 0.81, 0.865) if narrow else (0.085, 0.115, 0.9, 0.865)
+    draw_frontier(figure.add_axes(box), trials, goal)
     return figure
 
 
 def sheet_figure(
-    trials: Sequence[PlottedTrial], goal: GoalSpec, columns: Sequence[GridColumn], title: str
+    trials: Sequence[PlottedTrial], goal: GoalSpec, pictures: Grid | None, title: str
 ) -> Any:
     """Draw the frontier with the reconstructions under it: what `report.png` shows.
 
     Args:
         trials: as for `draw_frontier`, but may be empty.
         goal: as for `draw_frontier`.
-        columns: the reconstruction grid; may be empty.
+        pictures: the reconstruction grid; its strongest attack is drawn.
         title: a sentence over the sheet.
     """
     from matplotlib.figure import Figure
 
-    rows = len(columns[0].verdicts) if columns else 0
+    rows = len(pictures.strongest) if pictures else 0
     plot, grid = (5.0 if trials else 0.0), (0.75 + 1.3 * rows if rows else 0.0)  # inches
     height = 1.0 + plot + grid
     figure = Figure(figsize=(9.2, height), facecolor=LIGHT["card"])
@@ -98,8 +102,9 @@ def sheet_figure(
     if trials:
         box = (0.085, (grid + 0.6) / height, 0.9, (plot - 0.65) / height)
         draw_frontier(figure.add_axes(box), trials, goal)
-    if rows:
-        _draw_grid(figure, columns, top=(grid - 0.55) / height)
+    if pictures and rows:
+        top, bottom = (grid - 0.4) / height, 0.3 / height
+        draw_grid(figure, pictures.pseudonyms, pictures.strongest, top, bottom)
     return figure
 
 
@@ -170,21 +175,36 @@ def figure_svg(figure: Any, name: str, label: str) -> str:
     return svg
 
 
-def _draw_grid(figure: Any, columns: Sequence[GridColumn], top: float) -> None:
-    rows = len(columns[0].verdicts)
+def draw_grid(
+    figure: Any, pseudonyms: Sequence[str], rows: Sequence[GridRow], top: float, bottom: float
+) -> None:
+    """Draw the grid of the paper's Figure 3 into a figure, between two heights of it.
+
+    A row is where the pictures come from, a column is a person; below each picture stands what the
+    evaluation classifier says of it.
+    """
+    across = len(pseudonyms)
+    left = 1.55 / figure.get_figwidth()
     grid = figure.add_gridspec(
-        rows, len(columns), left=0.03, right=0.97, bottom=0.05 * top, top=top, hspace=0.22
+        len(rows), across, left=left, right=0.99, bottom=bottom, top=top, hspace=0.24, wspace=0.06
     )
-    for j, column in enumerate(columns):
-        for i, verdict in enumerate(column.verdicts):
+    for i, row in enumerate(rows):
+        for j, verdict in enumerate(row.verdicts):
             cell = figure.add_subplot(grid[i, j])
-            cell.imshow(column.pictures[i])
+            cell.imshow(row.pictures[j])
             cell.set_axis_off()
-            cell.set_title(verdict, size=7, pad=2, y=-0.17, color=LIGHT[_VERDICT_COLOURS[verdict]])
+            cell.set_title(
+                verdict, size=7.5, pad=2, y=-0.19, color=LIGHT[_VERDICT_COLOURS[verdict]]
+            )
             if i == 0:
                 cell.text(
-                    0.5, 1.06, fill(column.title, 16), transform=cell.transAxes, ha="center",
-                    size=8, color=LIGHT["ink"],
+                    0.5, 1.07, pseudonyms[j], transform=cell.transAxes, ha="center",
+                    size=7, color=LIGHT["muted"],
+                )  # fmt: skip
+            if j == 0:
+                cell.text(
+                    -0.1, 0.5, fill(row.title, 18), transform=cell.transAxes, ha="right",
+                    va="center", size=9, color=LIGHT["ink"],
                 )  # fmt: skip
 
 

@@ -21,10 +21,11 @@ class PlottedTrial:
     index: int
     clean: Rate
     attack: Rate
-    role: Literal["control", "recommended", "other"]
+    role: Literal["control", "recommended", "rival", "other"]
     on_front: bool
     knee: bool
     tooltip: str
+    inflation: float = 1.0
 
 
 def draw_frontier(axes: Any, trials: Sequence[PlottedTrial], goal: GoalSpec) -> None:
@@ -43,9 +44,17 @@ def draw_frontier(axes: Any, trials: Sequence[PlottedTrial], goal: GoalSpec) -> 
     # Stairs: a step is what the trials reach, a slope between them would promise what none did.
     front = sorted((t.clean.value, t.attack.value) for t in trials if t.on_front)
     axes.step(*zip(*front, strict=True), where="pre", color=LIGHT["trial"], lw=1.2, zorder=2)
-    for trial in trials:
+    plain = [t for t in trials if t.role == "other" and not t.on_front and not t.knee]
+    named = list(trials) if len(trials) <= FEW else [t for t in trials if t not in plain]
+    if len(named) < len(trials):
+        _draw_crowd(axes, plain)
+    for trial in named:
         _draw_trial(axes, trial)
-    _label_trials(axes, trials, words)
+    _label_trials(axes, named, words)
+
+
+FEW = 40
+"""Trials up to which each has its interval and number; of more, those that matter have them."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +65,19 @@ class _Style:
     size: float
     filled: bool
     order: int
+    marker: str = "o"
 
 
 def _style(trial: PlottedTrial) -> _Style:
+    # The area grows with the training rows, within what can be told apart.
+    size = 28 + 14 * min(trial.inflation, 8.0)
     if trial.role == "recommended":
-        return _Style("accent", 120, True, 6)
+        return _Style("accent", max(size, 90), True, 6)
     if trial.role == "control":
         return _Style("control", 80, trial.on_front, 5)
-    return _Style("trial", 60, True, 4) if trial.on_front else _Style("trial", 40, False, 3)
+    if trial.role == "rival":
+        return _Style("alarm", size, trial.on_front, 4, "D")
+    return _Style("trial", size, True, 4) if trial.on_front else _Style("trial", size, False, 3)
 
 
 def _scale_axes(axes: Any, trials: Sequence[PlottedTrial], goal: GoalSpec) -> None:
@@ -111,6 +125,14 @@ def _draw_goal(axes: Any, trials: Sequence[PlottedTrial], goal: GoalSpec) -> lis
     return [(x + 3, y + 5, x + 75, y + 15)]
 
 
+def _draw_crowd(axes: Any, trials: Sequence[PlottedTrial]) -> None:
+    """Draw dominated trials small, without intervals; the tables have them."""
+    axes.scatter(
+        [t.clean.value for t in trials], [t.attack.value for t in trials], s=14, lw=0.8,
+        edgecolor=LIGHT["trial"], facecolor="none", alpha=0.6, zorder=3,
+    )  # fmt: skip
+
+
 def _draw_trial(axes: Any, trial: PlottedTrial) -> None:
     style = _style(trial)
     colour = LIGHT[style.colour]
@@ -131,7 +153,7 @@ def _draw_trial(axes: Any, trial: PlottedTrial) -> None:
     axes.scatter(
         [x.value], [y.value], s=style.size, edgecolor=colour, lw=1.4, zorder=style.order,
         facecolor=colour if style.filled else LIGHT["card"], clip_on=False,
-        gid=f"trial-{trial.index}|{trial.tooltip}",
+        gid=f"trial-{trial.index}|{trial.tooltip}", marker=style.marker,
     )  # fmt: skip
 
 

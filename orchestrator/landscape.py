@@ -20,7 +20,7 @@ from torch import Tensor
 
 from orchestrator.progress import Display
 from orchestrator.records import Estimate, TrialRecord
-from orchestrator.report import load_run
+from orchestrator.finished_run import load_run
 from orchestrator.store import Store, write_atomic
 from tasks.draws import Draws
 from tasks.errors import StoreError

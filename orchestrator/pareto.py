@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from orchestrator.records import TrialRecord
+from orchestrator.records import Rate, TrialRecord
 from orchestrator.spec import GoalSpec
 
+_Z = 1.959963984540054
 _SLACK = 1e-9  # 1.0 - 0.97 is not 0.03 in binary; a goal that is met exactly is met
 
 
@@ -22,6 +23,14 @@ class Point(NamedTuple):
 
     clean_accuracy: float
     attack_accuracy: float
+
+
+class Point3(NamedTuple):
+    """A trial with the third objective; NaN where there is no result."""
+
+    clean_accuracy: float
+    attack_accuracy: float
+    inflation: float
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,39 @@ def hypervolume_2d(points: Sequence[Point], reference: Point) -> float:
     return area
 
 
+def hypervolume_3d(points: Sequence[Point3], reference: Point3) -> float:
+    """Return the volume between the front and `reference`, with inflation as third objective.
+
+    Exact, by slices: between two inflations the cross-section is the area of all points with the
+    lower one or less. As in two objectives, a point with a NaN, or one that is not better than the
+    reference in all three, adds nothing.
+    """
+    whole = sorted(
+        (p for p in points if not any(map(math.isnan, p)) and p.inflation < reference.inflation),
+        key=lambda p: p.inflation,
+    )
+    ceiling = Point(reference.clean_accuracy, reference.attack_accuracy)
+    volume, slab = 0.0, list[Point]()
+    for i, point in enumerate(whole):
+        slab.append(Point(point.clean_accuracy, point.attack_accuracy))
+        top = whole[i + 1].inflation if i + 1 < len(whole) else reference.inflation
+        if top > point.inflation:
+            slab = [slab[k] for k in pareto_front(slab)]
+            volume += hypervolume_2d(slab, ceiling) * (top - point.inflation)
+    return volume
+
+
+def hypervolume_growth(points: Sequence[Point], reference: Point) -> list[float]:
+    """Return the hypervolume after each point, in the order in which they were found."""
+    grown: list[float] = []
+    front: list[Point] = []
+    for point in points:
+        front = [*front, point]
+        front = [front[k] for k in pareto_front(front)]
+        grown.append(hypervolume_2d(front, reference))
+    return grown
+
+
 def knee(points: Sequence[Point]) -> int | None:
     """Return the index of the point where the front bends most, or None where it does not bend.
 
@@ -111,6 +153,26 @@ def feasible(
 ) -> list[TrialRecord]:
     """Return the DCD trials that meet both goals, by their point estimates."""
     return [r for r in _candidates(records) if max(_excess(r, control, goal)) <= _SLACK]
+
+
+def ranked(
+    records: Sequence[TrialRecord], control: TrialRecord, goal: GoalSpec
+) -> list[TrialRecord]:
+    """Return the trials that meet both goals, the one to recommend first."""
+    return sorted(feasible(records, control, goal), key=_preference)
+
+
+def is_shown(record: TrialRecord, goal: GoalSpec) -> bool:
+    """Say whether the tries show that every attack stays within the goal: its whole interval."""
+    return bool(record.attacks) and _upper_bound(record) <= goal.max_attack_accuracy + _SLACK
+
+
+def tries_needed(share: float) -> int | None:
+    """Return how many tries without a success show a rate of at most `share`; None if none can.
+
+    The least n for which the upper end of the 95 % Wilson interval of 0 in n is at most `share`.
+    """
+    return math.ceil(_Z * _Z * (1 / share - 1) - _SLACK) if share > 0 else None
 
 
 def recommend(records: Sequence[TrialRecord], goal: GoalSpec) -> Recommendation:
@@ -188,7 +250,7 @@ def _grounds(
         f"{lead}: {100 * point.attack_accuracy:.1f} % of its reconstructions show the target, at "
         f"most {100 * _upper_bound(chosen):.1f} % by the 95 % interval (goal: "
         f"{100 * goal.max_attack_accuracy:g} %). It costs {_drop_in_words(chosen, control)} of "
-        f"clean accuracy (goal: at most {100 * goal.max_accuracy_drop:g})."
+        f"clean accuracy (goal: at most {100 * goal.max_accuracy_drop:g}).{_doubt(chosen, goal)}"
     )
 
 
@@ -207,5 +269,20 @@ def _shortfall(record: TrialRecord, control: TrialRecord, goal: GoalSpec) -> str
         )
     return (
         f"No trial meets both goals. Trial {record.index} comes nearest: {' and '.join(misses)}. "
-        f"Search more trials, or other ranges of the levers."
+        f"Search more trials, or other ranges of the levers.{_doubt(record, goal)}"
+    )
+
+
+def _doubt(record: TrialRecord, goal: GoalSpec) -> str:
+    """Say what the tries cannot show, however they end; nothing where they are enough."""
+    needed, tries = (
+        tries_needed(goal.max_attack_accuracy),
+        min(a.accuracy_at_1.n for a in record.attacks),
+    )
+    if is_shown(record, goal) or needed is None or tries >= needed:
+        return ""
+    return (
+        f" {tries} tries an attack are too few to show at most "
+        f"{100 * goal.max_attack_accuracy:g} %: even without one success the 95 % interval would "
+        f"reach {100 * Rate.of(0, tries).high:.1f} %, and {needed} tries without one are needed."
     )

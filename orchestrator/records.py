@@ -200,6 +200,17 @@ class Utility(Spec):
     others: int = Field(description="Test images of targets.")
 
 
+class PersonScore(Spec):
+    """One target class's own test images, and those of who received its wrong labels."""
+
+    pseudonym: str
+    accuracy: Rate
+    receivers: Rate | None = Field(
+        description="Clean accuracy of the classes that got this person's images under their "
+        "label; null: none did."
+    )
+
+
 class PlanSummary(Spec):
     """How many rows of each role a trial trained on."""
 
@@ -228,6 +239,7 @@ class TrialRecord(Spec):
     guarantee: Guarantee | None = Field(None, description="Of DP-SGD; no other gives one.")
     utility: Utility | None = None
     clean_accuracy: Accuracy | None = None
+    people: tuple[PersonScore, ...] = Field((), description="Of every target class.")
     train_loss: tuple[float, ...] = ()
     attacks: tuple[AttackRecord, ...] = ()
     plan: PlanSummary | None = None

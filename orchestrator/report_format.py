@@ -39,9 +39,14 @@ def number(value: object) -> str:
     return f"{value:.3g}"
 
 
-def picture_uri(picture: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
-    """Return a picture as a data URI, at most 128 pixels a side."""
-    return "data:image/png;base64," + base64.b64encode(picture_png(picture, 128)).decode()
+def rate_of(k: int, n: int) -> Rate:
+    """Return the rate of a table's cell, which keeps counts alone."""
+    return Rate.of(k, n)
+
+
+def picture_uri(picture: np.ndarray[Any, np.dtype[np.uint8]], side: int = 128) -> str:
+    """Return a picture as a data URI, at most `side` pixels a side."""
+    return "data:image/png;base64," + base64.b64encode(picture_png(picture, side)).decode()
 
 
 def command(line: str) -> str:

@@ -56,10 +56,10 @@ class GoalSpec(Spec):
     """Which trials count as good enough."""
 
     max_accuracy_drop: float = Field(
-        0.03, ge=0, le=1, description="Clean accuracy may fall this far below the control."
+        0.02, ge=0, le=1, description="Clean accuracy may fall this far below the control."
     )
     max_attack_accuracy: float = Field(
-        0.10, ge=0, le=1, description="Attack accuracy@1 of every attack may be at most this."
+        0.01, ge=0, le=1, description="Attack accuracy@1 of every attack may be at most this."
     )
 
 

@@ -14,12 +14,15 @@ from pydantic import Field
 
 from orchestrator.pareto import (
     Point,
-    feasible,
+    Point3,
     find_control,
     hypervolume_2d,
+    hypervolume_3d,
+    is_shown,
     knee,
     pareto_front,
     point_of,
+    ranked,
     recommend,
 )
 from orchestrator.records import Accuracy, Estimate, Rate, TrialRecord
@@ -28,6 +31,10 @@ from tasks.spec import Spec
 
 REFERENCE = Point(clean_accuracy=0.0, attack_accuracy=1.0)
 """The worst corner, where the hypervolume is measured from; the best hypervolume is 1."""
+
+
+REFERENCE_3D = Point3(clean_accuracy=0.0, attack_accuracy=1.0, inflation=10.0)
+"""The same with ten times the training rows; the volume is divided by what is between 1 and 10."""
 
 
 class AttackSummary(Spec):
@@ -56,12 +63,14 @@ class TrialSummary(Spec):
     seconds: float
     on_front: bool
     meets_goals: bool
+    rank: int | None = Field(None, description="Among those that meet both goals, best first.")
+    goal_shown: bool = Field(False, description="The whole interval of every attack is within it.")
 
 
 class RunSummary(Spec):
     """What a run found. Rates are fractions in [0, 1]."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     name: str
     fingerprint: str
     seed: int
@@ -74,6 +83,7 @@ class RunSummary(Spec):
     front: tuple[str, ...]
     knee: str | None
     hypervolume: float = Field(description="Of the front, from accuracy 0 and attack accuracy 1.")
+    hypervolume_3d: float = Field(description="The same with inflation, from 10 times the rows.")
     goal: GoalSpec
     evaluation_accuracy: Rate | None = Field(description="The evaluation classifier's own.")
     people_shown: bool = Field(description="Whether the report holds pictures of real people.")
@@ -108,7 +118,8 @@ def summarise(
     front = [records[i].trial_id for i in pareto_front(points)]
     bend = knee(points)
     control = find_control(records)
-    good = {r.trial_id for r in feasible(records, control, goal)} if control else set()
+    order = ranked(records, control, goal) if control else []
+    good = {record.trial_id: rank for rank, record in enumerate(order, 1)}
     choice = recommend(records, goal)
     recommended = by_id[choice.trial_id] if choice.trial_id else None
     focus = recommended or (by_id[choice.nearest] if choice.nearest else None)
@@ -125,6 +136,14 @@ def summarise(
         front=tuple(front),
         knee=None if bend is None else records[bend].trial_id,
         hypervolume=hypervolume_2d(points, REFERENCE),
+        hypervolume_3d=round(
+            hypervolume_3d(
+                [Point3(*p, _inflation(r)) for p, r in zip(points, records, strict=True)],
+                REFERENCE_3D,
+            )
+            / (REFERENCE_3D.inflation - 1),
+            9,
+        ),
         goal=goal,
         evaluation_accuracy=evaluation_accuracy,
         people_shown=people_shown,
@@ -152,10 +171,16 @@ def summarise(
                 seconds=sum(record.cost_s.values()),
                 on_front=record.trial_id in front,
                 meets_goals=record.trial_id in good,
+                rank=good.get(record.trial_id),
+                goal_shown=record.status == "ok" and is_shown(record, goal),
             )
             for record in records
         ),
     )
+
+
+def _inflation(record: TrialRecord) -> float:
+    return max(1.0, record.plan.inflation) if record.plan else 1.0
 
 
 def apply_command(run: str, spec: ExperimentSpec, record: TrialRecord) -> str:

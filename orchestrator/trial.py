@@ -185,7 +185,7 @@ def _measure(
     from augment.plan import count_roles, inflation, make_plan
     from augment.spec import DcdSpec
     from orchestrator.judging import judge_all
-    from orchestrator.utility import utility_of
+    from orchestrator.utility import people_of, utility_of
 
     with clock.stage("plan"):
         protected = () if plan.dcd is None else world.targets
@@ -200,6 +200,7 @@ def _measure(
     with clock.stage("accuracy"):
         accuracy = accuracy_of(classifier, world)
         utility = utility_of(classifier, world, recipe)
+        people = people_of(classifier, world, recipe)
     results: dict[str, Reconstructed] = {}
     for spec in plan.attacks:
         with clock.stage(spec.label):
@@ -214,6 +215,7 @@ def _measure(
     return {
         "clean_accuracy": accuracy,
         "utility": utility,
+        "people": people,
         "guarantee": checkpoint.meta.guarantee,
         "train_loss": tuple(round(loss, 6) for loss in checkpoint.meta.losses),
         "attacks": records,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.records import Rate, Utility
+from orchestrator.records import PersonScore, Rate, Utility
 
 if TYPE_CHECKING:
     from orchestrator.trial import World
@@ -50,6 +50,34 @@ def utility_of(classifier: Classifier, world: World, recipe: pa.Table) -> Utilit
         others=int(test.sum()),
         **found,
     )
+
+
+def people_of(classifier: Classifier, world: World, recipe: pa.Table) -> tuple[PersonScore, ...]:
+    """Measure each target class by itself, and those that its wrong labels went to.
+
+    Args:
+        classifier: the trained one.
+        world: shared data.
+        recipe: what it was trained on.
+    """
+    from tasks.evaluation import predict
+
+    test = world.mask("test")
+    labels = world.rows["label"].to_numpy().astype(np.int64)
+    right = predict(classifier, world.images[test]).argmax(axis=1) == labels[test]
+    n = np.bincount(labels[test], minlength=world.num_classes)
+    hits = np.bincount(labels[test][right], minlength=world.num_classes)
+    source = recipe["source_row"].to_numpy()
+    own, given = labels[source], recipe["label"].to_numpy()
+    wrong = np.flatnonzero((own != given) & world.mask("train")[source])
+    found = []
+    for target, pseudonym in zip(world.targets, world.pseudonyms, strict=True):
+        label = int(target.label)
+        got = np.unique(given[wrong[own[wrong] == label]])
+        paying = Rate.of(int(hits[got].sum()), int(n[got].sum())) if n[got].any() else None
+        mine = Rate.of(int(hits[label]), int(n[label]))
+        found.append(PersonScore(pseudonym=pseudonym, accuracy=mine, receivers=paying))
+    return tuple(found)
 
 
 def _accuracy(classifier: Classifier, world: World, part: np.ndarray, labels: np.ndarray) -> Rate:

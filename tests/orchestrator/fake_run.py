@@ -17,8 +17,11 @@ from orchestrator.records import (
     TargetScore,
     TrialRecord,
 )
-from orchestrator.spec import ExperimentSpec
+from orchestrator.spec import ExperimentSpec, GoalSpec, SweepSpec
 from tasks.types import Image8
+
+GOAL = GoalSpec(max_accuracy_drop=0.03, max_attack_accuracy=0.10)
+"""Looser than the default one: the made-up trials are few, and some meet it."""
 
 TARGETS, KEPT, SIZE = 8, 8, 32
 ATTACKS = {"ppa": "white-box", "mirror-w": "white-box", "mirror-b": "scores"}
@@ -124,7 +127,7 @@ def write_fake_run(
     pictures: bool = True,
 ) -> Path:
     """Write a run's folder and return it."""
-    spec = spec or ExperimentSpec(storage=str(storage))
+    spec = spec or ExperimentSpec(storage=str(storage), sweep=SweepSpec(goal=GOAL))
     run = storage / "runs" / spec.run_fingerprint
     run.mkdir(parents=True, exist_ok=True)
     (run / "spec.json").write_text(spec.model_dump_json())

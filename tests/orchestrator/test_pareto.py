@@ -21,7 +21,7 @@ from orchestrator.pareto import (
 )
 from orchestrator.records import Accuracy, Rate, TrialRecord
 from orchestrator.spec import GoalSpec
-from tests.orchestrator.fake_run import fake_record, fake_records
+from tests.orchestrator.fake_run import GOAL, fake_record, fake_records
 
 # Few values, so that ties are common.
 coordinate = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]) | st.floats(0, 1)
@@ -106,8 +106,8 @@ def test_the_lowest_upper_bound_among_feasible_trials_is_recommended() -> None:
     records = fake_records()
     control = find_control(records)
     assert control is not None
-    assert [r.index for r in feasible(records, control, GoalSpec())] == [2, 3, 5]
-    choice = recommend(records, GoalSpec())
+    assert [r.index for r in feasible(records, control, GOAL)] == [2, 3, 5]
+    choice = recommend(records, GOAL)
     assert choice.trial_id == records[5].trial_id
     assert "Of 3 trials" in choice.reason
     assert "at most 8.3 %" in choice.reason
@@ -118,7 +118,7 @@ def test_few_tries_earn_no_trust() -> None:
     """0 of 8 is a lower estimate than 1 of 64, but a higher bound."""
     few = _with(fake_record(3), attack=Rate.of(0, 8))
     many = _with(fake_record(5), attack=Rate.of(1, 64))
-    goal = GoalSpec(max_attack_accuracy=0.5)
+    goal = GoalSpec(max_accuracy_drop=0.03, max_attack_accuracy=0.5)
     assert recommend([fake_record(0), few, many], goal).trial_id == many.trial_id
 
 
@@ -128,23 +128,23 @@ def test_equal_bounds_are_decided_by_accuracy_then_inflation_then_order() -> Non
         _with(fake_record(i), attack=Rate.of(0, 64), clean=Rate.of(c, 400), inflation=f)
         for i, c, f in ((1, 395, 4.0), (2, 395, 2.0), (3, 390, 1.0))
     )
-    assert recommend([control, first, second, third], GoalSpec()).trial_id == second.trial_id
+    assert recommend([control, first, second, third], GOAL).trial_id == second.trial_id
     twin = first.model_copy(update={"plan": second.plan})
-    assert recommend([control, second, twin], GoalSpec()).trial_id == first.trial_id
+    assert recommend([control, second, twin], GOAL).trial_id == first.trial_id
 
 
 def test_a_goal_that_is_met_exactly_is_met() -> None:
     """1.0 - 0.97 is above 0.03 in binary."""
     control = _with(fake_record(0), clean=Rate.of(400, 400))
     exact = _with(fake_record(1), clean=Rate.of(388, 400), attack=Rate.of(4, 40))
-    assert recommend([control, exact], GoalSpec()).trial_id == exact.trial_id
+    assert recommend([control, exact], GOAL).trial_id == exact.trial_id
 
 
 @pytest.mark.parametrize(
     ("goal", "sentence"),
     [
         (
-            GoalSpec(max_attack_accuracy=0.0),
+            GoalSpec(max_accuracy_drop=0.03, max_attack_accuracy=0.0),
             r"Trial 5 comes nearest: its worst attack reaches 1\.6 %, 1\.6 points above the goal",
         ),
         (
@@ -165,9 +165,9 @@ def test_when_no_trial_is_good_enough_the_reason_says_by_how_much(
 
 def test_nothing_is_recommended_without_a_control_or_without_trials() -> None:
     records = fake_records()
-    assert "control has no result" in recommend(records[1:], GoalSpec()).reason
-    assert "control has no result" in recommend([], GoalSpec()).reason
-    assert "No trial with a defence" in recommend([records[0], records[4]], GoalSpec()).reason
+    assert "control has no result" in recommend(records[1:], GOAL).reason
+    assert "control has no result" in recommend([], GOAL).reason
+    assert "No trial with a defence" in recommend([records[0], records[4]], GOAL).reason
 
 
 def _with(

@@ -1,0 +1,69 @@
+"""`dcdctl report`: what its options are; the work is in `orchestrator.report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN...", help="Folders of runs, as sweep and compare name them."),
+    ] = None,
+    show_people: Annotated[
+        bool, typer.Option("--show-people", help="Put pictures of real people on the page.")
+    ] = False,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Accuracy that may be lost: overrides sweep.goal."),
+    ] = None,
+    max_attack: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Attack accuracy that is accepted: overrides sweep.goal."),
+    ] = None,
+    hour_price: Annotated[
+        float | None, typer.Option(min=0, help="Of one core or GPU: adds money to the cost.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the report; else the run, or beside the runs."),
+    ] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Print it too, by an installed Chromium.")] = (
+        False
+    ),
+    json_schema: Annotated[
+        bool, typer.Option("--json-schema", help="Print the schema of report.json, and stop.")
+    ] = False,
+) -> None:
+    """Write the report of a run again, or of several runs together, from their records.
+
+    Example:
+        dcdctl report .dcdctl/runs/3c4a659d6c0e
+        dcdctl report .dcdctl/runs/3c4a659d6c0e --max-drop 0.02 --max-attack 0.01 --pdf
+        dcdctl report .dcdctl/runs/3c4a659d6c0e .dcdctl/runs/71b22ce0a4d9 --out together
+    """
+    if json_schema:
+        from orchestrator.report_data import schema_text
+
+        typer.echo(schema_text(), nl=False)
+        return
+    if not runs:
+        raise typer.BadParameter("name the folder of at least one run")
+    from orchestrator.report import write_report
+
+    page = write_report(
+        *runs,
+        show_people=show_people,
+        max_drop=max_drop,
+        max_attack=max_attack,
+        hour_price=hour_price,
+        out=out,
+    )
+    typer.echo(page)
+    if pdf:
+        from orchestrator.report_pdf import write_pdf
+
+        typer.echo(write_pdf(page))
