@@ -27,6 +27,7 @@ class Run:
         evaluation: the evaluation classifier's own accuracy.
         adaptive: what an attacker who knows of DCD reached.
         folders: of all runs that are in it.
+        seeds: of them, in the same order.
         members: of several runs: trial id -> where its pictures are, a trial folder for each run.
     """
 
@@ -36,6 +37,7 @@ class Run:
     evaluation: Rate | None
     adaptive: Sequence[AdaptiveTrial] = ()
     folders: Sequence[Path] = ()
+    seeds: Sequence[int] = ()
     members: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
     def record(self, trial_id: str | None) -> TrialRecord | None:
@@ -70,4 +72,6 @@ def load_run(folder: Path) -> Run:
             f"{path} cannot be read: it was damaged, or written by another version; "
             "resume the sweep to write it again"
         ) from error
-    return Run(folder, spec, records_of(folder), evaluation, read_adaptive(folder), (folder,))
+    return Run(
+        folder, spec, records_of(folder), evaluation, read_adaptive(folder), (folder,), (spec.seed,)
+    )

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from orchestrator.finished_run import load_run
 from orchestrator.progress import Display
 from orchestrator.records import Estimate, TrialRecord
-from orchestrator.finished_run import load_run
 from orchestrator.store import Store, write_atomic
 from tasks.draws import Draws
 from tasks.errors import StoreError

@@ -55,6 +55,7 @@ def merge_runs(runs: Sequence[Run]) -> Run:
             if trial.trial_id in indices
         ],
         folders=[run.folder for run in runs],
+        seeds=[run.spec.seed for run in runs],
         members={
             new.trial_id: [_folder(run, record) for run, record in group]
             for new, group in zip(records, order, strict=True)

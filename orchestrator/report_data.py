@@ -60,7 +60,7 @@ def report_data(
     return ReportData(
         **dict(summary),
         runs=tuple(folder.name for folder in run.folders),
-        seeds=tuple(dict.fromkeys(record.seed for record in records)),
+        seeds=tuple(dict.fromkeys(run.seeds)),
         growth=tuple(hypervolume_growth([point_of(r) for r in records], REFERENCE)),
         effects=tuple(effects(records)),
         costs=tuple(_costs(records, hour_price)),

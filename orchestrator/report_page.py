@@ -68,11 +68,12 @@ def render(
     control, focus = run.record(data.control), run.record(data.focus)
     attacks = _attacks(run.records)
     levers, shared = _levers(data)
-    svgs = {
-        name: figure_svg(figure, name, _described(name, plotted))
-        for name, figure in figures.items()
-        if name != "grid"
-    }
+    svgs = dict.fromkeys(
+        ("frontier", "narrow", "hypervolume", "settings", "importance", "cost"), ""
+    )
+    for name, figure in figures.items():
+        if name != "grid":  # its pictures stand in a table of their own
+            svgs[name] = figure_svg(figure, name, _described(name, plotted))
     if plotted:
         narrow = frontier_figure(plotted, data.goal, narrow=True)
         svgs["narrow"] = figure_svg(narrow, "narrow", _described("frontier", plotted))
@@ -108,7 +109,7 @@ def render(
         weak=_weak_attacks(control, data),
         levers=levers,
         shared=shared,
-        frontier=svgs.get("frontier", ""),
+        frontier=svgs["frontier"],
         svgs=svgs,
         grid=grid,
         tables=tables,

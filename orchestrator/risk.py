@@ -70,9 +70,11 @@ def people_table(
         earlier = [own_before.get(name) for name in order]
         now = [own.get(name) for name in order]
         group = "recognised on own test images"
-        columns.append(column("no defence", group, [p and p.accuracy for p in earlier], "right"))
-        columns.append(column(defended, group, [p and p.accuracy for p in now], "right"))
-        paid = [p and p.receivers for p in now]
+        columns.append(
+            column("no defence", group, [p.accuracy if p else None for p in earlier], "right")
+        )
+        columns.append(column(defended, group, [p.accuracy if p else None for p in now], "right"))
+        paid = [p.receivers if p else None for p in now]
         columns.append(column(defended, "bystanders given wrong labels", paid, "right"))
     return DataTable(name="people", label="Protected people", columns=tuple(columns))
 
@@ -101,12 +103,14 @@ def trials_table(summary: RunSummary) -> DataTable:
         rate(
             "clean accuracy",
             "right",
-            [t.clean_accuracy and t.clean_accuracy.overall for t in trials],
+            [t.clean_accuracy.overall if t.clean_accuracy else None for t in trials],
         ),
     ]
     for attack in attacks:
         found = [t.attacks.get(attack) for t in trials]
-        columns.append(rate(attack_name(attack), "hits", [a and a.accuracy_at_1 for a in found]))
+        columns.append(
+            rate(attack_name(attack), "hits", [a.accuracy_at_1 if a else None for a in found])
+        )
     for name in varied:
         values = [t.settings.get(name) for t in trials]
         if all(v is None or isinstance(v, int | float) for v in values):

@@ -37,7 +37,7 @@ def effects(records: Sequence[TrialRecord]) -> list[Effect]:
     """Return Spearman's rho of each varied numeric setting with each objective.
 
     With the 95 % interval by Fisher's z and the variance 1.06 / (n - 3) of Fieller, Hartley and
-    Pearson (1957). It says how two things go together in the trials that the search happened to
+    Pearson (1957); for it a perfect correlation counts as 1 - 1 / n. It says how two things go together in the trials that the search happened to
     try, other settings varying too; it is not the effect of changing one alone.
     """
     from scipy.stats import rankdata
@@ -52,10 +52,11 @@ def effects(records: Sequence[TrialRecord]) -> list[Effect]:
             if len(good) < LEAST or np.ptp(ranks) == 0 or np.ptp(other) == 0:
                 continue
             rho = float(np.clip(np.corrcoef(ranks, other)[0, 1], -1, 1))
-            z = math.atanh(min(max(rho, -0.999999), 0.999999))
+            most = 1 - 1 / len(good)
+            z = math.atanh(min(max(rho, -most), most))
             half = 1.959964 * math.sqrt(1.06 / (len(good) - 3))
             ends = (math.tanh(z - half), math.tanh(z + half))
-            low, high = (round(end, 4) for end in ends)
+            low, high = round(min(ends[0], rho), 4), round(max(ends[1], rho), 4)
             found.append(
                 Effect(
                     setting=setting,

@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.pareto import (
     Point,
+    Point3,
     feasible,
     find_control,
     hypervolume_2d,
+    hypervolume_3d,
+    hypervolume_growth,
     knee,
     pareto_front,
     point_of,
     recommend,
+    tries_needed,
 )
 from orchestrator.records import Accuracy, Rate, TrialRecord
 from orchestrator.spec import GoalSpec
@@ -69,6 +74,58 @@ def test_a_point_beyond_the_reference_or_without_a_number_adds_no_area() -> None
     reference = Point(0.5, 0.5)
     assert hypervolume_2d([Point(0.4, 0.0), Point(1.0, 0.6), NAN], reference) == 0
     assert hypervolume_2d([Point(1.0, 0.0), NAN], reference) == 0.25
+
+
+eighths = st.integers(0, 8).map(lambda k: k / 8) | st.just(math.nan)
+boxes = st.lists(st.builds(Point3, eighths, eighths, eighths), max_size=12)
+WORST = Point3(0.0, 1.0, 1.0)
+
+
+@given(boxes)
+def test_the_volume_counts_the_dominated_cells(cloud: list[Point3]) -> None:
+    cells = sum(
+        any(p[0] >= (i + 1) / 8 and p[1] <= j / 8 and p[2] <= k / 8 for p in cloud)
+        for i in range(8)
+        for j in range(8)
+        for k in range(8)
+    )
+    assert hypervolume_3d(cloud, WORST) == pytest.approx(cells / 512)
+
+
+numbers = st.floats(0, 1, allow_subnormal=False)
+
+
+@given(st.lists(st.builds(Point3, numbers, numbers, numbers), max_size=20))
+def test_area_and_volume_are_those_of_a_library(cloud: list[Point3]) -> None:
+    """Optuna's, which minimises everything."""
+    from optuna._hypervolume import compute_hypervolume
+
+    losses = np.array([[-p[0], p[1], p[2]] for p in cloud]).reshape(-1, 3)
+    volume = compute_hypervolume(losses, np.array([0.0, 1.0, 1.0])) if cloud else 0.0
+    assert hypervolume_3d(cloud, WORST) == pytest.approx(volume, abs=1e-9)
+    area = compute_hypervolume(losses[:, :2], np.array([0.0, 1.0])) if cloud else 0.0
+    flat = [Point(p[0], p[1]) for p in cloud]
+    assert hypervolume_2d(flat, Point(0.0, 1.0)) == pytest.approx(area, abs=1e-9)
+
+
+@given(points)
+def test_the_hypervolume_grows_to_that_of_all(cloud: list[Point]) -> None:
+    grown = hypervolume_growth(cloud, Point(0.0, 1.0))
+    assert grown == sorted(grown)
+    whole = hypervolume_2d(cloud, Point(0.0, 1.0))
+    assert (grown[-1] if grown else 0.0) == pytest.approx(whole, abs=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.5])
+def test_the_tries_that_show_a_rate_are_as_few_as_can_be(share: float) -> None:
+    needed = tries_needed(share)
+    assert needed is not None
+    assert Rate.of(0, needed).high <= share < Rate.of(0, needed - 1).high
+
+
+def test_no_number_of_tries_shows_that_nothing_can_succeed() -> None:
+    assert tries_needed(0.0) is None
+    assert tries_needed(0.01) == 381
 
 
 @given(points)

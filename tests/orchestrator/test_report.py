@@ -9,15 +9,19 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import spearmanr
 
 from orchestrator.palette import DARK, LIGHT
-from orchestrator.records import TrialRecord
+from orchestrator.reconstructions import watermark
+from orchestrator.records import PersonScore, Rate, TrialRecord
 from orchestrator.report import write_report
+from orchestrator.report_data import ReportData, schema_text
 from orchestrator.report_format import percent, seconds
+from orchestrator.sensitivity import effects
 from orchestrator.spec import ExperimentSpec
-from orchestrator.summary import RunSummary
 from tasks.datasets.spec import FolderData
 from tasks.errors import StoreError
 from tests.orchestrator.fake_run import fake_record, fake_records, pseudonym, write_fake_run
@@ -56,7 +60,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.words.append(data)
 
 
@@ -114,7 +118,7 @@ def test_every_trial_and_number_is_on_the_page(page: Page) -> None:
 
 
 def test_the_command_to_apply_the_recommendation_is_exact(run: Path, page: Page) -> None:
-    command = RunSummary.model_validate_json((run / "report.json").read_bytes()).command
+    command = ReportData.model_validate_json((run / "report.json").read_bytes()).command
     assert command == (
         f"dcdctl augment {run} --set dcd.mislabel_fraction=0.41 "
         "--set dcd.curvature_mislabel_fraction=0.88 --set dcd.target_sigma=0.047 "
@@ -126,7 +130,9 @@ def test_the_command_to_apply_the_recommendation_is_exact(run: Path, page: Page)
 def test_the_page_refers_to_nothing_outside_itself(page: Page) -> None:
     assert "http:" not in page.source
     assert "https:" not in page.source
-    assert not page.all("script")
+    assert [a.get("type") for a in page.all("script")] == ["text/plain", None]
+    assert "script-src 'sha256-" in page.source
+    assert not re.search(r"fetch|XMLHttp|import\(|WebSocket|innerHTML", page.source)
     assert not page.all("link")
     assert not re.search(r"@import|url\((?!#)", page.source)
     ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
@@ -147,7 +153,7 @@ def test_pictures_have_words_and_tables_have_headers(page: Page) -> None:
     assert all(picture["alt"] for picture in pictures)
     assert any("PPA, no defence, judged target" in (p["alt"] or "") for p in pictures)
     assert all("scope" in header for header in page.all("th"))
-    (figure,) = page.all("svg")
+    figure = page.all("svg")[0]
     assert "trial 5: clean accuracy" in (figure["aria-label"] or "")
 
 
@@ -185,8 +191,8 @@ def test_the_limits_are_stated(page: Page) -> None:
 
 
 def test_the_numbers_are_beside_the_page_as_data(run: Path) -> None:
-    summary = RunSummary.model_validate_json((run / "report.json").read_bytes())
-    assert summary.version == 1
+    summary = ReportData.model_validate_json((run / "report.json").read_bytes())
+    assert summary.version == 2
     assert summary.fingerprint == run.name
     assert [trial.index for trial in summary.trials] == list(range(7))
     assert summary.front == tuple(fake_record(i).trial_id for i in (0, 1, 2, 3, 5))
@@ -222,7 +228,7 @@ def test_hostile_names_are_only_text(tmp_path: Path) -> None:
 
     run = write_fake_run(tmp_path, [poison(r) for r in fake_records()])
     page = Page(write_report(run))
-    assert "<script" not in page.source
+    assert page.source.count("<script") == 2
     assert page.text.count(HOSTILE) > 10
 
 
@@ -324,3 +330,101 @@ def test_a_damaged_run_is_named(
 )
 def test_durations_read_well(value: float, text: str) -> None:
     assert seconds(value).replace("\u202f", " ") == text
+
+
+def test_every_figure_is_a_file_too(run: Path) -> None:
+    names = {"frontier", "hypervolume", "settings", "cost", "grid"}
+    found = {path.name for path in (run / "figures").iterdir()}
+    assert found == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
+    for path in (run / "figures").glob("*.png"):
+        with Image.open(path) as picture:
+            assert picture.width > 700
+    for path in (run / "figures").glob("*.svg"):
+        assert "</svg>" in path.read_text()
+
+
+def test_the_schema_of_the_data_is_published() -> None:
+    assert Path("docs/report.schema.json").read_text() == schema_text()
+
+
+def test_the_goal_can_be_changed_and_few_tries_are_owned_up_to(tmp_path: Path) -> None:
+    run = write_fake_run(tmp_path)
+    page = Page(write_report(run, max_drop=0.02, max_attack=0.01, out=tmp_path / "out"))
+    assert "No trial meets both goals" in page.text
+    assert "64 tries an attack are too few to show at most 1 %" in page.text
+    assert "381 tries without one are needed" in page.text
+    assert not (run / "report.html").exists()
+    data = ReportData.model_validate_json((tmp_path / "out/report.json").read_bytes())
+    assert data.recommended is None
+    assert data.goal.max_attack_accuracy == 0.01
+
+
+def test_a_price_gives_money(tmp_path: Path) -> None:
+    run = write_fake_run(tmp_path)
+    page = Page(write_report(run, hour_price=3600.0))
+    data = ReportData.model_validate_json((run / "report.json").read_bytes())
+    assert data.costs[0].money == pytest.approx(data.costs[0].total)
+    assert "at 3.6e+03 an hour" in page.text
+
+
+def test_ranks_follow_the_rule(run: Path) -> None:
+    data = ReportData.model_validate_json((run / "report.json").read_bytes())
+    ranks = {t.index: t.rank for t in data.trials if t.rank}
+    assert ranks == {5: 1, 3: 2, 2: 3}
+    assert [t.index for t in data.trials if t.goal_shown] == [5]
+
+
+def test_people_stand_worst_first_with_their_own_accuracy(tmp_path: Path) -> None:
+    def score(name: str, right: int) -> PersonScore:
+        return PersonScore(pseudonym=name, accuracy=Rate.of(right, 10), receivers=Rate.of(9, 10))
+
+    records = [
+        r.model_copy(update={"people": tuple(score(pseudonym(i), 9 - i) for i in range(8))})
+        for r in (fake_record(0), fake_record(5))
+    ]
+    run = write_fake_run(tmp_path, records)
+    write_report(run)
+    table = ReportData.model_validate_json((run / "report.json").read_bytes()).people
+    columns = {(c.group, c.title): c for c in table.columns}
+    assert table.columns[0].values == tuple(pseudonym(i) for i in range(8))
+    assert columns["PPA: shows the person", "DCD trial 5"].k == (1, 0, 0, 0, 0, 0, 0, 0)
+    assert columns["recognised on own test images", "DCD trial 5"].k == tuple(range(9, 1, -1))
+    assert columns["bystanders given wrong labels", "DCD trial 5"].n == (10,) * 8
+
+
+def test_two_seeds_are_pooled_and_other_trials_kept(tmp_path: Path) -> None:
+    second = [
+        r.model_copy(update={"seed": 1, "trial_id": f"b{r.trial_id[1:]}"})
+        for r in (fake_record(0), fake_record(3))
+    ]
+    spec = ExperimentSpec(storage=str(tmp_path), seed=1)
+    runs = [
+        write_fake_run(tmp_path, [fake_record(0), fake_record(3), fake_record(5)]),
+        write_fake_run(tmp_path, second, spec),
+    ]
+    page = write_report(*runs, out=tmp_path / "both")
+    data = ReportData.model_validate_json((tmp_path / "both/report.json").read_bytes())
+    assert data.seeds == (0, 1)
+    assert len(data.trials) == 3
+    tries = {t.title: t.worst_attack.n for t in data.trials if t.worst_attack}
+    assert tries == {"": 128, "seeds 0, 1": 128, "trial 5 of seed 0": 64}
+    assert len(data.reproduce) == 2
+    assert "pooled over their seeds" in Page(page).text
+
+
+def test_real_people_are_watermarked(tmp_path: Path) -> None:
+    plain = np.full((1, 32, 32, 3), 90, np.uint8)
+    marked = watermark(plain)
+    assert marked.shape == (1, 96, 96, 3)
+    assert (marked != 90).mean() > 0.03
+
+
+def test_settings_that_go_with_an_objective_are_found() -> None:
+    records = [fake_record(i) for i in (1, 2, 3, 5, 6)] * 2
+    found = {(e.setting, e.objective): e for e in effects(records)}
+    effect = found["mislabel_fraction", "worst attack"]
+    values = [r.settings["mislabel_fraction"] for r in records]
+    rates = [r.worst_attack.value for r in records if r.worst_attack]
+    assert effect.rho == pytest.approx(spearmanr(values, rates).statistic, abs=1e-4)
+    assert -1 <= effect.low <= effect.rho < effect.high
+    assert effects(records[:5]) == []
