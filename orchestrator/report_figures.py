@@ -34,9 +34,10 @@ def effects_figure(data: ReportData) -> Any:
     shown = [o for o in OBJECTIVES if any(e.objective == o for e in data.effects)]
     height = 0.95 + 0.42 * len(settings)
     figure, _ = _figure(9.2, height, None)
+    width = 0.77 / len(shown)
     for j, objective in enumerate(shown):
         axes = figure.add_axes(
-            (0.22 + 0.265 * j, 0.55 / height, 0.235, 1 - 0.95 / height)
+            (0.22 + width * j, 0.55 / height, width - 0.03, 1 - 0.95 / height)
         )  # fmt: skip
         _quiet(axes)
         axes.axvline(0, color=LIGHT["muted"], lw=0.8)
@@ -64,7 +65,7 @@ def parallel_figure(records: Sequence[TrialRecord], data: ReportData) -> Any:
         [float(r.settings[s] or 0.0) for s in settings] + list(objectives_of(r) or ()) for r in good
     ]
     ends = [(min(column), max(column)) for column in zip(*table, strict=True)]
-    figure, axes = _figure(9.2, 3.9, (0.05, 0.17, 0.9, 0.68))
+    figure, axes = _figure(9.2, 3.7, (0.07, 0.08, 0.86, 0.66))
     meets = {trial.trial_id for trial in data.trials if trial.meets_goals}
     many = len(good) > 60
     for record, row in sorted(
@@ -88,7 +89,7 @@ def parallel_figure(records: Sequence[TrialRecord], data: ReportData) -> Any:
         axes.axvline(x, color=LIGHT["line"], lw=1, zorder=0)
         axes.text(x, 1.05, f"{high:.3g}", ha="center", size=8.5, color=LIGHT["muted"])
         axes.text(x, -0.11, f"{low:.3g}", ha="center", size=8.5, color=LIGHT["muted"])
-        axes.text(x, 1.15, fill(name, 14), ha="center", va="bottom", size=9, color=LIGHT["ink"])
+        axes.text(x, 1.13, fill(name, 14), ha="center", va="bottom", size=9, color=LIGHT["ink"])
     axes.set_ylim(-0.05, 1.03)
     axes.set_axis_off()
     return figure
@@ -112,9 +113,9 @@ def cost_figure(data: ReportData) -> Any:
 
 def grid_figure(pseudonyms: Sequence[str], rows: Sequence[GridRow], note: str) -> Any:
     """Return the reconstruction grid as one picture: a row for each source, a column a person."""
-    figure, _ = _figure(2.1 + 0.98 * len(pseudonyms), 0.75 + 1.14 * len(rows), None)
+    figure, _ = _figure(2.1 + 0.98 * len(pseudonyms), 0.95 + 1.14 * len(rows), None)
     height = figure.get_figheight()
-    draw_grid(figure, pseudonyms, rows, top=1 - 0.32 / height, bottom=0.38 / height)
+    draw_grid(figure, pseudonyms, rows, top=1 - 0.32 / height, bottom=0.55 / height)
     figure.text(0.02, 0.1 / height, note, size=8, color=LIGHT["muted"])
     return figure
 

@@ -166,7 +166,8 @@ def _levers(summary: RunSummary) -> tuple[list[str], dict[str, Any]]:
         for name in names
         if name in searched or any(a.get(name) != b.get(name) for a, b in pairwise(settings))
     ]
-    return varied, {name: settings[0].get(name) for name in names if name not in varied}
+    same = {name: settings[0].get(name) for name in names if name not in varied}
+    return varied, {name: value for name, value in same.items() if value is not None}
 
 
 def _row(summary: RunSummary, trial_id: str | None) -> TrialSummary | None:
