@@ -37,8 +37,9 @@ def effects(records: Sequence[TrialRecord]) -> list[Effect]:
     """Return Spearman's rho of each varied numeric setting with each objective.
 
     With the 95 % interval by Fisher's z and the variance 1.06 / (n - 3) of Fieller, Hartley and
-    Pearson (1957); for it a perfect correlation counts as 1 - 1 / n. It says how two things go together in the trials that the search happened to
-    try, other settings varying too; it is not the effect of changing one alone.
+    Pearson (1957); for it a perfect correlation counts as 1 - 1 / n. It says how two things go
+    together in the trials that the search happened to try, other settings varying too; it is not
+    the effect of changing one alone.
     """
     from scipy.stats import rankdata
 
