@@ -120,6 +120,11 @@ def pseudonym(target: int) -> str:
     return f"id-{0x3FA1 + 0x1D07 * target:08x}"
 
 
+def fake_spec(storage: Path) -> ExperimentSpec:
+    """Return the experiment of a made-up run."""
+    return ExperimentSpec(storage=str(storage), sweep=SweepSpec(goal=GOAL))
+
+
 def write_fake_run(
     storage: Path,
     records: Sequence[TrialRecord] | None = None,
@@ -127,7 +132,7 @@ def write_fake_run(
     pictures: bool = True,
 ) -> Path:
     """Write a run's folder and return it."""
-    spec = spec or ExperimentSpec(storage=str(storage), sweep=SweepSpec(goal=GOAL))
+    spec = spec or fake_spec(storage)
     run = storage / "runs" / spec.run_fingerprint
     run.mkdir(parents=True, exist_ok=True)
     (run / "spec.json").write_text(spec.model_dump_json())

@@ -182,6 +182,16 @@ def test_it_writes_report_recipes_pictures_and_checkpoints(swept: Swept) -> None
     assert len(swept[1].next_commands) == 2
 
 
+def test_every_protected_person_is_measured_alone(swept: Swept) -> None:
+    """Their own test images are those of all targets together."""
+    for record in swept[1].records:
+        assert record.clean_accuracy is not None
+        whole = record.clean_accuracy.targets
+        assert sum(person.accuracy.n for person in record.people) == whole.n
+        assert sum(person.accuracy.successes for person in record.people) == whole.successes
+        assert any(p.receivers for p in record.people) == (record.defense == "dcd")
+
+
 def test_mlflow_has_the_parent_and_every_trial(swept: Swept) -> None:
     from mlflow import MlflowClient
 

@@ -27,7 +27,13 @@ from orchestrator.tracking import (
     make_tracker,
     ui_command,
 )
-from tests.orchestrator.fake_run import fake_record, fake_records, write_fake_run, write_fake_trial
+from tests.orchestrator.fake_run import (
+    fake_record,
+    fake_records,
+    fake_spec,
+    write_fake_run,
+    write_fake_trial,
+)
 from tests.orchestrator.test_report import folder_spec
 
 # Not ours to mend; MLflow and the packages below it warn of their own future.
@@ -71,7 +77,7 @@ def artifacts(run: Any, uri: str, path: str | None = None) -> set[str]:
 def test_a_run_is_shown_in_full(storage: Path) -> None:
     run = write_fake_run(storage)
     write_report(run)
-    spec = ExperimentSpec(storage=str(storage))
+    spec = fake_spec(storage)
     tracker = make_tracker(spec, storage)
     tracker.sync(run, spec, fake_records())
 
