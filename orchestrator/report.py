@@ -41,6 +41,7 @@ from orchestrator.report_format import (
 from orchestrator.spec import ExperimentSpec, SpaceSpec
 from orchestrator.store import records_of, write_atomic
 from orchestrator.summary import RunSummary, TrialSummary, reproduce_command, summarise
+from orchestrator.trainers_section import trainers_section
 from tasks.errors import StoreError
 
 
@@ -280,6 +281,7 @@ def _render(
         adaptive_sentence=sentence(run.adaptive, run.records),
         plain={r.trial_id: r.attacks for r in run.records},
         targets_hit=targets_hit,
+        trainers_section=trainers_section(run.folder, run.records),
         attacks=attacks,
         weak=_weak_attacks(control, summary),
         levers=levers,

@@ -11,6 +11,7 @@ from attacks.spec import AdaptiveSpec, AttackSpec, MirrorBSpec, MirrorWSpec, Ppa
 from augment.spec import DcdSpec, ProtectSpec
 from orchestrator.comparison_spec import ComparedSpec
 from tasks.datasets.spec import BuiltinData, DataSpec, FolderData
+from tasks.pipelines.spec import TrainerSpec
 from tasks.spec import Spec, fingerprint
 from tasks.training_spec import EvaluationSpec, TrainingSpec
 
@@ -157,6 +158,11 @@ class ExperimentSpec(Spec):
         description="Of one who knows of DCD, as in `attacks`: run at the end of a sweep on the "
         "control and the recommended trial, reported beside the plain ones. [] leaves them out.",
     )
+    hostile_trainers: tuple[TrainerSpec, ...] = Field(
+        (),
+        description="Other trainers, by name or as sections: at the end of a sweep the recommended "
+        "trial's data are trained on as each of them does, and attacked. docs/trainers.md.",
+    )
     screening: ScreeningSpec = ScreeningSpec()
     sweep: SweepSpec = SweepSpec()
     compute: ComputeSpec = ComputeSpec()
@@ -197,7 +203,7 @@ class ExperimentSpec(Spec):
         part = self.model_dump(
             mode="json",
             exclude={"name", "storage", "compute", "tracking", "dcd", "sweep", "adaptive_attacks"}
-            | {"screening"},
+            | {"screening", "hostile_trainers"},
         )
         part["search"] = self.sweep.model_dump(mode="json", exclude={"trials", "goal"})
         searched = set(type(self.sweep.space).model_fields)
