@@ -283,6 +283,7 @@ def train(
 
     from augment.plan import make_plan
     from orchestrator.distributed import fit_distributed
+    from orchestrator.serving import fit_served
     from orchestrator.trial import accuracy_of, fit_here
 
     display = Display(console)
@@ -302,7 +303,9 @@ def train(
             )
         )
         _settle_threads(spec.data.image_size)
-        checkpoint = fit(world.images, plan, world.num_classes, spec.training, spec.seed)
+        checkpoint = fit_served(
+            fit, world.images, plan, world.num_classes, spec.training, spec.seed, spec.serving
+        )
         seconds = time.monotonic() - started
         checkpoint.save(out)
     return TrainOutcome(

@@ -12,6 +12,7 @@ from augment.spec import DcdSpec, ProtectSpec
 from orchestrator.comparison_spec import ComparedSpec
 from tasks.datasets.spec import BuiltinData, DataSpec, FolderData
 from tasks.pipelines.spec import TrainerSpec
+from tasks.serving.spec import ServingSpec
 from tasks.spec import Spec, fingerprint
 from tasks.training_spec import EvaluationSpec, TrainingSpec
 
@@ -150,6 +151,7 @@ class ExperimentSpec(Spec):
     protect: ProtectSpec = ProtectSpec()
     dcd: DcdSpec = DcdSpec()
     training: TrainingSpec = TrainingSpec()
+    serving: ServingSpec = ServingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     prior: PriorSpec = PriorSpec()
     attacks: tuple[AttackSpec, ...] = Field((PpaSpec(), MirrorWSpec(), MirrorBSpec()), min_length=1)
@@ -205,7 +207,14 @@ class ExperimentSpec(Spec):
             exclude={"name", "storage", "compute", "tracking", "dcd", "sweep", "adaptive_attacks"}
             | {"screening", "hostile_trainers"},
         )
+        if self.serving == ServingSpec():
+            del part["serving"]  # runs from before it was a setting keep their folder
+        if not self.protect.surrogate_held_out:
+            del part["protect"]["surrogate_held_out"]
         part["search"] = self.sweep.model_dump(mode="json", exclude={"trials", "goal"})
+        for row in part["search"]["rows"] or ():
+            if row["serving"] is None:
+                del row["serving"]
         searched = set(type(self.sweep.space).model_fields)
         part["dcd"] = self.dcd.model_dump(
             mode="json", exclude=set() if self.sweep.search == "ablation" else searched

@@ -48,7 +48,7 @@ def probably_wrong(sure: npt.NDArray[np.floating], labels: Rows) -> npt.NDArray[
     thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
     confident = np.where(sure >= thresholds, sure, -1.0)
     found = confident.argmax(axis=1)
-    return (confident.max(axis=1) >= 0) & (found != labels)
+    return np.asarray((confident.max(axis=1) >= 0) & (found != labels))
 
 
 def out_of_sample(upload: Upload, folds: int, epochs_share: float) -> npt.NDArray[np.float32]:
