@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 class CompareOutcome(Spec):
     """Where the table is, and what is in it."""
 
-    table: str = Field(
-        description="Path of the page; table.json, curves.png and curves.svg lie beside it."
-    )
+    table: str = Field(description="Path of the Markdown page; table.json and curves.* are beside.")
     comparison: Comparison
 
     def render(self, console: Console) -> None:

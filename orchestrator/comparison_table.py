@@ -54,11 +54,12 @@ def _curves(found: Comparison) -> Iterator[str]:
     yield (
         "Clean accuracy of protected classes, of the others, and of those that received wrong "
         "labels; lent people taken for the target, on the images that they lent (which DCD trains "
-        "on) and on images never lent; how well the loss tells a protected person's training images (AUC, 0.5 is chance)."
+        "on) and on images never lent; how well the loss tells a protected person's training "
+        "images (AUC, 0.5 is chance)."
     )
     yield ""
-    yield "| defence | targets | bystanders | receivers | surrogate accepted, lent images | held-out "
-        "images | membership AUC |"
+    accepted = "surrogate accepted, lent images | held-out images"
+    yield f"| defence | targets | bystanders | receivers | {accepted} | membership AUC |"
     yield "|---|---|---|---|---|---|---|"
     for row in found.rows:
         accepts = (row.surrogate_accepts, row.held_out_accepts)

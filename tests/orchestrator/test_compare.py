@@ -35,11 +35,8 @@ ROWS = [
 
 
 def spec_in(storage: Path) -> ExperimentSpec:
-    settings = [
-        "tracking.enabled=false",
-        f"storage={json.dumps(str(storage))}",
-        "attacks=[ppa, mirror-b]",
-    ]
+    settings = ["tracking.enabled=false", "attacks=[ppa, mirror-b]"]
+    settings.append(f"storage={json.dumps(str(storage))}")
     return smoke(load_spec(None, [*settings, f"sweep.rows={json.dumps(ROWS)}"]))
 
 

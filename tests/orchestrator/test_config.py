@@ -413,3 +413,14 @@ def test_what_is_written_is_read_again(
     for text in (yaml.safe_dump(plain, allow_unicode=True), spec.model_dump_json(indent=1)):
         path.write_text(text, encoding="utf-8")
         assert load_spec(path) == spec
+
+
+def test_settings_that_came_later_leave_the_names_of_older_runs() -> None:
+    plain = ExperimentSpec().run_fingerprint
+    for same in ("serving.defense=none", "protect.surrogate_held_out=0", "hostile_trainers=[flip]"):
+        assert load_spec(None, [same]).run_fingerprint == plain
+    for other in ("serving.defense=memguard", "protect.surrogate_held_out=0.2"):
+        assert load_spec(None, [other]).run_fingerprint != plain
+    rows = '[{"defense": "mid"}]'
+    listed = load_spec(None, [f"sweep.rows={rows}"]).run_fingerprint
+    assert listed == load_spec(None, [f"sweep.rows={rows[:-2]}, serving: null}}]"]).run_fingerprint
