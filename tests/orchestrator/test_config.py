@@ -143,7 +143,7 @@ WRONG_SETTINGS = {
         "attacks:\n- name: ppa\n- name: mirror-w\n  start: 3",
         r"yaml:4: unknown key 'start' in attacks.mirror-w; did you mean 'starts'\?",
     ),
-    "unknown, nothing near": ("zebra: 1", r"unknown key 'zebra'; there are 15: name, seed"),
+    "unknown, nothing near": ("zebra: 1", r"unknown key 'zebra'; there are 17: name, seed"),
     "range": ("dcd: {target_sigma: 2}", r"dcd.target_sigma is 2 and must be a number from 0 to 1$"),
     "type": ("sweep: {trials: many}", r"sweep.trials is 'many' and must be a whole number at leas"),
     "half": ("seed: 1.5", r"seed is 1.5 and must be a whole number"),
@@ -237,7 +237,7 @@ WRONG_OVERRIDES = {
     "no key": (["=3"], r"^--set =3: write key=value"),
     "not YAML": (["seed=[1"], r"^--set seed=\[1: not valid YAML"),
     "unknown": (["sed=1"], r"^--set sed=1: unknown key 'sed'; did you mean 'seed'"),
-    "unknown section": (["foo.bar=1"], r"^--set foo.bar=1: unknown key 'foo'; there are 15"),
+    "unknown section": (["foo.bar=1"], r"^--set foo.bar=1: unknown key 'foo'; there are 17"),
     "unknown inside": (
         ["attacks.ppa.stpes=3"],
         r"^--set attacks.ppa.stpes=3: unknown key 'stpes' in attacks.ppa; did you mean 'steps'",

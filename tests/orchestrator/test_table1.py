@@ -53,7 +53,8 @@ def photo(who: int, shot: int, size: int, form: str) -> bytes:
 
 def write_celeba(root: Path) -> None:
     names = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male")
-    owners, lines = [], [str(CLASSES * EACH), " ".join(names)]
+    owners: list[str] = []
+    lines = [str(CLASSES * EACH), " ".join(names)]
     for who in range(CLASSES):
         for shot in range(EACH):
             name = f"{len(owners) + 1:06d}.jpg"
