@@ -98,7 +98,8 @@ def _section(node: Schema, values: dict[str, Any], pad: str) -> Iterator[str]:
             yield from (f"{pad}  - adaptive-{attack['strategy']}" for attack in value)
             continue
         if value == []:
-            yield from _setting(pad, key, value, child["description"])
+            about = f"{child['description']} There are {', '.join(tags(child['items']))}."
+            yield from _setting(pad, key, value, about)
             continue
         if isinstance(value, list):
             if key == "attacks":

@@ -287,7 +287,8 @@ def test_every_setting_is_in_the_file_of_init() -> None:
         if section.path == "attacks" and section.variant.removeprefix("name: ") not in DEFAULT:
             assert section.variant.removeprefix("name: ") in text  # named, to be looked up
             continue
-        if section.path == "training.defense" and section.variant != "name: none":
+        named = ("training.defense", "serving.defense", "hostile_trainers")
+        if section.path in named and section.variant != "name: none":
             assert section.variant.removeprefix("name: ") in text
             continue
         for key in section.properties:

@@ -125,15 +125,18 @@ def measured(record: TrialRecord, trainer: str, error: str | None = None) -> Tra
 def test_the_worst_is_named_and_errors_are_tried_again_and_shown(tmp_path: Path) -> None:
     records, spec = fake_records(), ExperimentSpec()
     run = write_fake_run(tmp_path, records, pictures=False)
-    leaking = measured(records[3], "mixup").model_copy(update={"attacks": records[1].attacks})
-    broken = measured(records[3], "fine-tune", "no <people>")
-    found = [measured(records[3], "jpeg"), leaking, broken]
+    focus = next(r for r in records if r.trial_id == summarise(spec, records, str(run)).focus)
+    leaking = measured(focus, "mixup").model_copy(update={"attacks": records[1].attacks})
+    broken = measured(focus, "fine-tune", "no <people>")
+    found = [measured(focus, "jpeg"), leaking, broken]
     (run / FILE).write_text(json.dumps([one.model_dump(mode="json") for one in found]))
-    assert worst_trainer(found, 3) == leaking
+    assert worst_trainer(found, focus.index) == leaking
     assert worst_trainer(found, 0) is None
     said = sentence(found, records)
     assert said is not None
-    assert said.startswith("Of 2 other trainers, trial 3's data leak most under mixup: ppa reaches")
+    assert said.startswith(
+        f"Of 2 other trainers, trial {focus.index}'s data leak most under mixup: "
+    )
     page = write_report(run).read_text()
     assert str(escape(said)) in page
     assert "not measured: no &lt;people&gt;" in page
