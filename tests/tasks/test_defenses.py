@@ -405,7 +405,7 @@ def test_bido_is_cross_entropy_and_weighted_dependences_of_every_layer(
         total += 0.3 * dep(gaussian_kernel(views.flatten(1), 5.0), kernel)
         total -= 0.7 * dep(kernel, answers @ answers.T)
     wanted = nn.functional.cross_entropy(network(views), labels) + 2.0 * total
-    assert float(found) / 12 == pytest.approx(float(wanted), rel=1e-4)
+    assert found.item() / 12 == pytest.approx(wanted.item(), rel=1e-4)
 
 
 def test_normalised_hsic_is_the_published_product_of_inverses() -> None:
@@ -437,7 +437,7 @@ def test_a_trap_is_the_mixed_loss_and_its_trigger_moves_by_the_step() -> None:
         nn.functional.cross_entropy(network(x), y, reduction="sum")
         for x, y in ((views, labels), (blended, chosen))
     )
-    assert float(found) == pytest.approx(float(0.8 * plain + 0.2 * lured), rel=1e-4)
+    assert found.item() == pytest.approx((0.8 * plain + 0.2 * lured).item(), rel=1e-4)
 
 
 def test_without_skips_a_stage_is_its_body_alone() -> None:
