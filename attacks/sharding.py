@@ -84,4 +84,6 @@ def _copied(classifier: TorchClassifier, place: torch.device) -> TorchClassifier
         module = module.to(memory_format=torch.channels_last)
     twin = copy.copy(classifier)
     twin.module, twin.device = module, place
+    if classifier.output is not None:
+        twin.output = copy.deepcopy(classifier.output).to(place)
     return twin

@@ -57,6 +57,26 @@ def hold_out(rows: pa.Table, count: int, named: Sequence[str], seed: int) -> pa.
     return rows.filter(pa.array(lends | (~gone & (split != "surrogate"))))
 
 
+def hold_back(rows: pa.Table, share: float, seed: int) -> pa.Table:
+    """Keep a share of each lending identity's images from being lent, rounded down, by keyed draws.
+
+    They become split "held-out": what tells whether a trained model takes such a person for the
+    target on pictures that it never saw.
+    """
+    identity = rows["identity"].to_numpy(zero_copy_only=False)
+    split = rows["split"].to_numpy(zero_copy_only=False).copy()
+    pool = np.flatnonzero(split == "surrogate")
+    bits = Draws(seed, ("held back",)).bits(rows["row_id"].to_numpy()[pool])[:, 0]
+    _, who = np.unique(identity[pool], return_inverse=True)
+    order = np.lexsort((bits, who))
+    counts = np.bincount(who)
+    rank = np.arange(len(pool)) - np.repeat(np.cumsum(counts) - counts, counts)
+    back = rank < np.floor(share * counts)[who[order]]
+    split[pool[order[back]]] = "held-out"
+    index = rows.schema.get_field_index("split")
+    return rows.set_column(index, rows.schema.field(index), pa.array(split, pa.string()))
+
+
 def with_pool(rows: pa.Table, pool: pa.Table) -> pa.Table:
     """Return a row table whose pool is another one."""
     others = rows["split"].to_numpy(zero_copy_only=False) != "surrogate"

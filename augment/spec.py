@@ -186,6 +186,14 @@ class ProtectSpec(Spec):
         "target itself, so that its mislabels do not give it away.",
     )
 
+    surrogate_held_out: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of each lending identity's images that is never lent, to count how "
+        "often it is taken for the target; of drawn faces there are more images anyway.",
+    )
+
     @model_validator(mode="after")
     def _list_is_named(self) -> Self:
         if (self.surrogates == "listed") != (self.surrogate_list is not None):

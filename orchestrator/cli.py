@@ -12,6 +12,7 @@ import typer
 
 from orchestrator.failure import Command
 from orchestrator.report_command import report
+from orchestrator.trainers_cli import trainers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -199,6 +200,9 @@ def landscape(
     from orchestrator.landscape import landscape as measure
 
     _show(measure(run, _console(as_json), trial=trial, images=images, probes=probes), as_json)
+
+
+app.command(cls=Command, rich_help_panel="One step")(trainers)
 
 
 @app.command(cls=Command, rich_help_panel="The main job")

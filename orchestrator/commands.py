@@ -60,6 +60,11 @@ class PlanReport(Spec):
     core_minutes: tuple[float, float] = Field(
         description="Estimate, low and high, from speeds measured on two cores."
     )
+    gpu_hours: tuple[float, float] | None = Field(
+        None,
+        description="Estimate for one GPU from counted operations, judges included; null at 64 "
+        "pixels and less.",
+    )
 
     def render(self, console: Console) -> None:
         """Print it for people."""
@@ -79,9 +84,20 @@ class PlanReport(Spec):
             f"a sweep of {self.trials} DCD trials and the control trains on "
             f"{self.training_rows:,} rows and synthesises {self.generator_images:,} images: "
             f"about {low:.0f} to {high:.0f} core-minutes\n"
-            f"plan {self.fingerprint}; nothing was run",
+            f"{_gpu(self.gpu_hours)}plan {self.fingerprint}; nothing was run",
             highlight=False,
         )
+
+
+def _gpu(hours: tuple[float, float] | None) -> str:
+    if hours is None:
+        return ""
+    from orchestrator.gpu_hours import TFLOPS
+
+    return (
+        f"on a GPU that sustains {TFLOPS[1]:g} to {TFLOPS[0]:g} TFLOP/s, judges included: about "
+        f"{hours[0]:,.0f} to {hours[1]:,.0f} hours\n"
+    )
 
 
 def _flooded(received: float) -> str:
@@ -103,6 +119,7 @@ ATTACK_IMAGES_PER_S = (500, 2000)
 def plan_summary(spec: ExperimentSpec) -> PlanReport:
     """Count what the experiment's own recipe makes, and what a sweep would cost."""
     from augment.plan import count_roles, inflation, make_plan, received
+    from orchestrator.gpu_hours import gpu_hours
     from orchestrator.trial import plan_digest
 
     store = Store(spec.storage)
@@ -119,6 +136,7 @@ def plan_summary(spec: ExperimentSpec) -> PlanReport:
         for i in (1, 0)
     )
     public_key = str(spec.seed) if spec.data.kind == "builtin" else None
+    lent = selection.split("surrogate").num_rows
     return PlanReport(
         targets={
             store.pseudonym(t.identity, public_key=public_key): ", ".join(
@@ -136,6 +154,7 @@ def plan_summary(spec: ExperimentSpec) -> PlanReport:
         training_rows=training,
         generator_images=images,
         core_minutes=(round(low, 1), round(high, 1)),
+        gpu_hours=gpu_hours(spec, training, before + lent, images),
     )
 
 
@@ -283,6 +302,7 @@ def train(
 
     from augment.plan import make_plan
     from orchestrator.distributed import fit_distributed
+    from orchestrator.serving import fit_served
     from orchestrator.trial import accuracy_of, fit_here
 
     display = Display(console)
@@ -302,7 +322,9 @@ def train(
             )
         )
         _settle_threads(spec.data.image_size)
-        checkpoint = fit(world.images, plan, world.num_classes, spec.training, spec.seed)
+        checkpoint = fit_served(
+            fit, world.images, plan, world.num_classes, spec.training, spec.seed, spec.serving
+        )
         seconds = time.monotonic() - started
         checkpoint.save(out)
     return TrainOutcome(

@@ -10,6 +10,7 @@ from pydantic import Field
 from rich.console import Console
 
 from orchestrator.comparison import Comparison, FinishedRun, compare, has_control
+from orchestrator.comparison_plot import curves_figure
 from orchestrator.comparison_table import markdown
 from orchestrator.finished_run import load_run
 from orchestrator.spec import ExperimentSpec
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 class CompareOutcome(Spec):
     """Where the table is, and what is in it."""
 
-    table: str = Field(description="Path of the Markdown page; a .json is beside it.")
+    table: str = Field(description="Path of the Markdown page; table.json and curves.* are beside.")
     comparison: Comparison
 
     def render(self, console: Console) -> None:
@@ -110,6 +111,9 @@ def compare_runs(folders: Sequence[Path], out: Path) -> CompareOutcome:
     place = out / fingerprint(sorted(run.name for run in runs))
     write_atomic(place / "table.json", found.model_dump_json(indent=2) + "\n")
     write_atomic(place / "table.md", markdown(found))
+    figure = curves_figure(found)
+    write_atomic(place / "curves.png", figure.png())
+    write_atomic(place / "curves.svg", figure.svg())
     return CompareOutcome(table=str(place / "table.md"), comparison=found)
 
 

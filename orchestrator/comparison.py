@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from pydantic import Field
 
 from orchestrator.pareto import find_control, point_of
 from orchestrator.records import Estimate, Rate, TrialRecord
+from tasks.defenses.spec import AnyDefense
 from tasks.draws import Draws
 from tasks.errors import SpecError
 from tasks.spec import Spec
@@ -34,6 +35,7 @@ class Cell(Spec):
 
     data: str
     attack: str
+    access: str = "white-box"
     clean_accuracy: Rate = Field(description="Over all test images of all seeds.")
     attack_accuracy: Estimate = Field(description="Over people of all seeds.")
 
@@ -43,11 +45,16 @@ class Row(Spec):
 
     row: str = Field(description="The defence; its points share it.")
     title: str
+    strength: float | None = Field(None, description="Of the defence's main setting.")
+    serving: str = Field("none", description="The output defence, which white-box attacks miss.")
     cells: tuple[Cell, ...]
     targets: Rate | None = Field(description="Clean accuracy of the protected classes.")
     bystanders: Rate | None = Field(description="Of all others.")
     receivers: Rate | None = Field(description="Of those that received wrong labels.")
-    surrogate_accepts: Rate | None = Field(description="Lent people taken for the target.")
+    surrogate_accepts: Rate | None = Field(
+        description="Lent people taken for the target, on the images that were lent."
+    )
+    held_out_accepts: Rate | None = Field(None, description="The same on images never lent.")
     membership_auc: float | None
     inflation: float
     core_s: float = Field(description="Mean seconds of a trial: training, attacks, judging.")
@@ -175,10 +182,13 @@ def _row(title: str, trials: Trials) -> Row | None:
     return Row(
         row=records[0].row or title,
         title=title,
+        strength=_strength(records[0]),
+        serving=str(records[0].serving.get("name", "none")),
         cells=tuple(
             Cell(
                 data=data,
                 attack=attack,
+                access=next(a.access for a in part[0].attacks if a.name == attack),
                 clean_accuracy=_pooled(
                     [r.clean_accuracy.overall for r in part if r.clean_accuracy is not None]
                 ),
@@ -191,6 +201,7 @@ def _row(title: str, trials: Trials) -> Row | None:
         bystanders=_pooled([r.clean_accuracy.bystanders for r in records if r.clean_accuracy]),
         receivers=_pooled_or_none([one.receivers for one in used]),
         surrogate_accepts=_pooled_or_none([one.surrogate_accepts for one in used]),
+        held_out_accepts=_pooled_or_none([one.held_out_accepts for one in used]),
         membership_auc=round(float(np.mean(aucs)), 4) if aucs else None,
         inflation=records[0].plan.inflation if records[0].plan else 1.0,
         core_s=round(float(np.mean([sum(r.cost_s.values()) for r in records])), 1),
@@ -199,6 +210,13 @@ def _row(title: str, trials: Trials) -> Row | None:
         failed=len(trials) - len(good),
         chosen=False,
     )
+
+
+def _strength(record: TrialRecord) -> float | None:
+    """Return the value of a defence's main setting; None where it has none."""
+    knobs = {kind.model_fields["name"].default: kind.knob for kind in get_args(AnyDefense)}
+    value = record.training_defense.get(knobs.get(record.training_defense.get("name"), ""))
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _by_data(trials: Trials) -> dict[str, list[TrialRecord]]:

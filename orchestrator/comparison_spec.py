@@ -21,6 +21,7 @@ from tasks.defenses.spec import (
     RolssSpec,
     TrapMidSpec,
 )
+from tasks.serving.spec import OutputDefenseSpec, ServingSpec
 from tasks.spec import Spec
 from tasks.training_spec import TrainingSpec
 
@@ -31,6 +32,9 @@ class ComparedSpec(Spec):
     title: str | None = Field(None, description="Heads the row; null names what is in it.")
     dcd: bool = Field(False, description="Train on the data that the experiment's recipe protects.")
     defense: DefenseSpec = NoDefense()
+    serving: OutputDefenseSpec | None = Field(
+        None, description="An output defence of the served model; null is none."
+    )
     strengths: tuple[float, ...] | None = Field(
         None,
         description="Values of the defence's main setting, a trial each. null takes its own curve, "
@@ -41,6 +45,7 @@ class ComparedSpec(Spec):
     def name(self) -> str:
         """What the row is called."""
         parts = ["dcd"] * self.dcd + [self.defense.name] * (self.defense.name != "none")
+        parts += [self.serving.name] if self.serving is not None else []
         return self.title or "+".join(parts) or "none"
 
 
@@ -70,12 +75,14 @@ class Point:
         title: the row, and where on its curve.
         dcd: the recipe; None trains on the data as it is.
         training: with the defence.
+        serving: how the trained model answers.
     """
 
     row: str
     title: str
     dcd: DcdSpec | None
     training: TrainingSpec
+    serving: ServingSpec = ServingSpec()
 
 
 def compared_points(
@@ -102,7 +109,8 @@ def compared_points(
             own.append((f"{row.name} {knob}={value:g}", type(row.defense).model_validate(changed)))
         for title, defense in own:
             settings = training.model_copy(update={"defense": defense})
-            points.append(Point(row.name, title, dcd if row.dcd else None, settings))
+            serving = ServingSpec() if row.serving is None else ServingSpec(defense=row.serving)
+            points.append(Point(row.name, title, dcd if row.dcd else None, settings, serving))
     return points
 
 

@@ -97,6 +97,10 @@ def _section(node: Schema, values: dict[str, Any], pad: str) -> Iterator[str]:
             yield f"{pad}{key}:"
             yield from (f"{pad}  - adaptive-{attack['strategy']}" for attack in value)
             continue
+        if value == []:
+            about = f"{child['description']} There are {', '.join(tags(child['items']))}."
+            yield from _setting(pad, key, value, about)
+            continue
         if isinstance(value, list):
             if key == "attacks":
                 others = [name for name in tags(child["items"]) if name not in _names(value)]
@@ -116,10 +120,11 @@ def _section(node: Schema, values: dict[str, Any], pad: str) -> Iterator[str]:
         yield from _comment(pad, matching(child, value)["description"])
         if key == "defense":
             others = [name for name in tags(child) if name != value["name"]]
+            preset = ", or from a published preset such as {preset: mid/celeba-vgg16}"
             yield from _comment(
                 pad,
-                f"Others: {', '.join(others)}; by name alone, or from a published preset such as "
-                "{preset: mid/celeba-vgg16}. Their settings are in docs/configuration.md.",
+                f"Others: {', '.join(others)}; by name alone{preset if 'preset' in value else ''}. "
+                "Their settings are in docs/configuration.md.",
             )
         yield f"{pad}{key}:"
         yield from _section(child, value, pad + "  ")

@@ -186,6 +186,11 @@ class Utility(Spec):
         description="Share of the lent people's images that are taken for the target. Under DCD "
         "most of them were trained on."
     )
+    held_out_accepts: Rate | None = Field(
+        None,
+        description="The same on images of the lent people that were never lent: who walks up to "
+        "the model. null: all were lent, or the record is older than this count.",
+    )
     receivers: Rate | None = Field(
         description="Clean accuracy of the classes that received wrong labels; null: none did."
     )
@@ -235,6 +240,10 @@ class TrialRecord(Spec):
     row: str = Field("", description="In a comparison: the defence.")
     training_defense: dict[str, float | int | str | bool | None] = Field(
         default_factory=dict, description="The training-time defence, beside DCD or alone."
+    )
+    serving: dict[str, float | int | str | bool | None] = Field(
+        default_factory=dict,
+        description="The output defence; attacks with white-box access never met it.",
     )
     guarantee: Guarantee | None = Field(None, description="Of DP-SGD; no other gives one.")
     utility: Utility | None = None

@@ -34,6 +34,7 @@ from orchestrator.report_format import (
 from orchestrator.risk import trials_table
 from orchestrator.spec import ExperimentSpec, SpaceSpec
 from orchestrator.summary import RunSummary, TrialSummary
+from orchestrator.trainers_section import trainers_section
 
 FULL_ROWS = 60
 """Trials that get a rich row; all of them are in the table that the script pages through."""
@@ -64,6 +65,7 @@ def render(
         grid: the reconstructions, None where they are not to be shown.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+    from markupsafe import Markup
 
     control, focus = run.record(data.control), run.record(data.focus)
     attacks = _attacks(run.records)
@@ -105,6 +107,9 @@ def render(
         adaptive_sentence=data.adaptive,
         plain={r.trial_id: r.attacks for r in run.records},
         targets_hit=targets_hit,
+        trainers_section=Markup().join(
+            trainers_section(folder, run.records) for folder in run.folders
+        ),
         attacks=attacks,
         weak=_weak_attacks(control, data),
         levers=levers,

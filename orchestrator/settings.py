@@ -48,12 +48,17 @@ def sections(node: Schema | None = None, path: str = "") -> Iterator[Section]:
             path,
             ", ".join(f"{key}: {p['const']}" for key, p in properties.items() if "const" in p),
             group.get("description", ""),
-            {k: p for k, p in properties.items() if not is_section(p) or k == SAME_AS_ATTACKS},
+            {k: p for k, p in properties.items() if not is_section(p) or _is_a_line(k, p)},
             frozenset(group.get("required", ())),
         )
         for key, p in properties.items():
             if is_section(p) and key != SAME_AS_ATTACKS:
                 yield from sections(p.get("items", p), f"{path}.{key}".lstrip("."))
+
+
+def _is_a_line(key: str, node: Schema) -> bool:
+    """Say whether a list of groups has a line of its own: its items are elsewhere, or none."""
+    return key == SAME_AS_ATTACKS or node.get("default") == []
 
 
 def is_section(node: Schema) -> bool:

@@ -11,6 +11,8 @@ from attacks.spec import AdaptiveSpec, AttackSpec, MirrorBSpec, MirrorWSpec, Ppa
 from augment.spec import DcdSpec, ProtectSpec
 from orchestrator.comparison_spec import ComparedSpec
 from tasks.datasets.spec import BuiltinData, DataSpec, FolderData
+from tasks.pipelines.spec import TrainerSpec
+from tasks.serving.spec import ServingSpec
 from tasks.spec import Spec, fingerprint
 from tasks.training_spec import EvaluationSpec, TrainingSpec
 
@@ -149,6 +151,7 @@ class ExperimentSpec(Spec):
     protect: ProtectSpec = ProtectSpec()
     dcd: DcdSpec = DcdSpec()
     training: TrainingSpec = TrainingSpec()
+    serving: ServingSpec = ServingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     prior: PriorSpec = PriorSpec()
     attacks: tuple[AttackSpec, ...] = Field((PpaSpec(), MirrorWSpec(), MirrorBSpec()), min_length=1)
@@ -156,6 +159,11 @@ class ExperimentSpec(Spec):
         tuple(AdaptiveSpec(strategy=strategy) for strategy in ADAPTIVE),
         description="Of one who knows of DCD, as in `attacks`: run at the end of a sweep on the "
         "control and the recommended trial, reported beside the plain ones. [] leaves them out.",
+    )
+    hostile_trainers: tuple[TrainerSpec, ...] = Field(
+        (),
+        description="Other trainers, by name or as sections: at the end of a sweep the recommended "
+        "trial's data are trained on as each of them does, and attacked. docs/trainers.md.",
     )
     screening: ScreeningSpec = ScreeningSpec()
     sweep: SweepSpec = SweepSpec()
@@ -197,9 +205,16 @@ class ExperimentSpec(Spec):
         part = self.model_dump(
             mode="json",
             exclude={"name", "storage", "compute", "tracking", "dcd", "sweep", "adaptive_attacks"}
-            | {"screening"},
+            | {"screening", "hostile_trainers"},
         )
+        if self.serving == ServingSpec():
+            del part["serving"]  # runs from before it was a setting keep their folder
+        if not self.protect.surrogate_held_out:
+            del part["protect"]["surrogate_held_out"]
         part["search"] = self.sweep.model_dump(mode="json", exclude={"trials", "goal"})
+        for row in part["search"]["rows"] or ():
+            if row["serving"] is None:
+                del row["serving"]
         searched = set(type(self.sweep.space).model_fields)
         part["dcd"] = self.dcd.model_dump(
             mode="json", exclude=set() if self.sweep.search == "ablation" else searched

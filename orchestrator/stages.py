@@ -18,7 +18,7 @@ import pyarrow as pa
 from clusters.embedded import embedded_ray
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store, stage, write_atomic
-from orchestrator.trial import World
+from orchestrator.trial import NeverLent, World
 from tasks.datasets.spec import BuiltinData, FolderData
 from tasks.errors import MissingDataError
 from tasks.spec import fingerprint
@@ -52,10 +52,11 @@ class Selection:
         """Return the rows of some splits; of the surrogate pool only the chosen identities."""
         splits = self.rows["split"].to_numpy(zero_copy_only=False)
         mask = np.isin(splits, names)
-        if "surrogate" in names:
+        lent = np.isin(splits, ("surrogate", "held-out"))
+        if (lent & mask).any():
             identities = self.rows["identity"].to_numpy(zero_copy_only=False)
             chosen = [who.identity for target in self.targets for who in target.lenders]
-            mask &= (splits != "surrogate") | np.isin(identities, chosen)
+            mask &= ~lent | np.isin(identities, chosen)
         return self.rows.filter(pa.array(mask))
 
 
@@ -111,7 +112,14 @@ def _parquet(table: pa.Table) -> bytes:
 
 
 def pooled_rows(spec: ExperimentSpec) -> pa.Table:
-    """Return the row table with the pool that the experiment asks for."""
+    """Return the row table with the pool that the experiment asks for, less what is held back."""
+    from augment.pool import hold_back
+
+    rows, share = _with_pool(spec), spec.protect.surrogate_held_out
+    return hold_back(rows, share, spec.seed) if share else rows
+
+
+def _with_pool(spec: ExperimentSpec) -> pa.Table:
     rows, protect = list_rows(spec), spec.protect
     if protect.surrogate_pool == "held-out":
         from augment.pool import hold_out
@@ -170,6 +178,9 @@ def select(
     )
     return Selection(rows, tuple(targets), num_classes)
 
+
+DRAWN_HELD_OUT = 10
+"""Images of each drawn surrogate beside a folder that are never lent."""
 
 PUBLIC_SAMPLE, POOL_SAMPLE = 4000, 6
 """Pictures looked at: of the public, and of each identity of the pool (or target)."""
@@ -289,7 +300,31 @@ def prepare_world(
         digest=fingerprint([list(digests), [_cast(target) for target in selection.targets]]),
         sample=_sample_of_targets(spec, rows, selection.targets),
         knowledge=prepare_knowledge(spec, spec.attacks, store, selection, progress),
+        never_lent=_never_lent(spec, store, selection, progress),
     )
+
+
+def _never_lent(
+    spec: ExperimentSpec, store: Store, selection: Selection, progress: Progress
+) -> NeverLent | None:
+    """Return images of the surrogates that no trial is trained on; None where there are none.
+
+    They are no part of a trial's identity, since nothing but the count of false accepts sees them.
+    """
+    from tasks.datasets.builtin import held_out_rows, render_rows
+
+    names = sorted({str(who.identity) for t in selection.targets for who in t.surrogates})
+    drawn = isinstance(spec.data, BuiltinData) and spec.protect.surrogate_pool != "held-out"
+    if names and (drawn or spec.protect.surrogate_pool == "builtin"):
+        count = spec.data.test_images if isinstance(spec.data, BuiltinData) else DRAWN_HELD_OUT
+        rows = held_out_rows(names, count, spec.seed)
+        images = render_rows(rows["source"].to_pylist(), spec.seed, spec.data.image_size)
+    else:
+        rows = selection.split("held-out")
+        if not rows.num_rows:
+            return None
+        rows, images, _ = images_of(spec, store, rows, "held-out", progress)
+    return NeverLent(images, rows["identity"].to_numpy(zero_copy_only=False))
 
 
 def _sample_of_targets(

@@ -34,6 +34,7 @@ from orchestrator.stages import (
 )
 from orchestrator.store import Store, records_of, write_atomic
 from orchestrator.summary import summarise
+from orchestrator.trainers import measure_trainers, still_to_train
 from orchestrator.trial import World
 from orchestrator.trial_queue import TrialQueue
 from tasks.errors import FailedTrialsError, UnfinishedRunError
@@ -86,7 +87,7 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
         display.line(_heading(spec, selection, run, before, total))
         tracker = _tracker(spec, store, run)
         try:
-            if before < total or still_to_measure(spec, records_of(run), run):
+            if before < total or _unfinished(spec, run):
                 with embedded_ray(spec.compute.cpus), display.live():
                     _run_trials(spec, store, run, total, display, tracker)
         finally:
@@ -137,6 +138,15 @@ def _enter(run: Path, mode: Mode, total: int) -> None:
     run.mkdir(parents=True, exist_ok=True)
 
 
+def _unfinished(spec: ExperimentSpec, run: Path) -> bool:
+    """Say whether anything that follows the trials is missing."""
+    records = records_of(run)
+    return bool(
+        still_to_measure(spec, records, run)
+        or still_to_train(spec, records, run, spec.hostile_trainers)
+    )
+
+
 def _run_trials(
     spec: ExperimentSpec,
     store: Store,
@@ -179,7 +189,10 @@ def _run_trials(
     ray.get(judges_ref)
     _write_evaluation(run, judges, spec)
     shared = {"world": world_ref, "prior": prior, "judges": judges_ref}
-    measure_adaptive(spec, store, selection, run, records_of(run), shared, display.stage)
+    records = records_of(run)
+    measure_adaptive(spec, store, selection, run, records, shared, display.stage)
+    waiting = still_to_train(spec, records, run, spec.hostile_trainers)
+    measure_trainers(spec, store, selection, run, waiting, shared, display.stage)
 
 
 def _tune(

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from orchestrator.records import Accuracy, PlanSummary, Rate, TrialRecord
 from orchestrator.store import disk_errors, write_atomic
 from tasks.errors import AttackError, TargetClassError, TrainingError
+from tasks.serving.spec import ServingSpec
 from tasks.spec import fingerprint
 from tasks.types import Image8, TargetClass
 
@@ -39,6 +40,19 @@ Fit = Callable[[Image8, pa.Table, int, "TrainingSpec", int], "Checkpoint"]
 
 
 @dataclass(frozen=True)
+class NeverLent:
+    """Images of surrogates that no trial is trained on, and whose they are.
+
+    Attributes:
+        images: (n, s, s, 3).
+        identities: (n,).
+    """
+
+    images: Image8
+    identities: np.ndarray
+
+
+@dataclass(frozen=True)
 class World:
     """What all trials of a sweep share: data decoded once, and who is protected.
 
@@ -52,6 +66,7 @@ class World:
         digest: hash of the data, part of every trial's identity.
         sample: which of the targets are attacked; None attacks all.
         knowledge: what an adaptive attacker knows of the targets.
+        never_lent: of the surrogates, to count false accepts on.
     """
 
     rows: pa.Table
@@ -63,6 +78,7 @@ class World:
     digest: str
     sample: TargetSample | None = None
     knowledge: Knowledge | None = None
+    never_lent: NeverLent | None = None
 
     @property
     def attacked(self) -> tuple[TargetClass, ...]:
@@ -91,9 +107,11 @@ class TrialPlan:
     attacks: tuple[AttackSpec, ...]
     title: str = ""  # of a comparison's point, and of the row that it belongs to
     row: str = ""
+    serving: ServingSpec = ServingSpec()
 
     def trial_id(self, world: World, judged_by: str) -> str:
         """Return a hash of settings, data and code version: equal trials have equal ids."""
+        served = [] if self.serving == ServingSpec() else [self.serving]
         return fingerprint(
             [
                 self.dcd,
@@ -103,6 +121,7 @@ class TrialPlan:
                 world.seed,
                 judged_by,
                 version("dcdctl"),
+                *served,
             ]
         )
 
@@ -159,6 +178,7 @@ def run_trial(
         title=plan.title,
         row=plan.row,
         training_defense=plan.training.defense.flat(),
+        serving=plan.serving.defense.flat(),
         versions=_versions(),
     )
     with disk_errors(out):
@@ -185,6 +205,7 @@ def _measure(
     from augment.plan import count_roles, inflation, make_plan
     from augment.spec import DcdSpec
     from orchestrator.judging import judge_all
+    from orchestrator.serving import fit_served
     from orchestrator.utility import people_of, utility_of
 
     with clock.stage("plan"):
@@ -194,7 +215,15 @@ def _measure(
         )
         pq.write_table(recipe, out / "recipe.parquet", compression="zstd")
     with clock.stage("train"):
-        checkpoint = fit(world.images, recipe, world.num_classes, plan.training, world.seed)
+        checkpoint = fit_served(
+            fit,
+            world.images,
+            recipe,
+            world.num_classes,
+            plan.training,
+            world.seed,
+            plan.serving,
+        )
         checkpoint.save(out / "checkpoint")
     classifier = checkpoint.classifier()
     with clock.stage("accuracy"):

@@ -57,11 +57,19 @@ class TrialQueue:
         if spec.sweep.search == "defenses":
             sweep = spec.sweep
             point = compared_points(sweep.rows, sweep.strengths, spec.dcd, spec.training)[index]
-            return TrialPlan(index, point.dcd, point.training, spec.attacks, point.title, point.row)
+            return TrialPlan(
+                index,
+                point.dcd,
+                point.training,
+                spec.attacks,
+                point.title,
+                point.row,
+                point.serving,
+            )
         dcd = None
         if index > 0:
             dcd = suggest(index, spec.sweep, spec.dcd, spec.seed, list(self.records.values()))
-        return TrialPlan(index, dcd, spec.training, spec.attacks)
+        return TrialPlan(index, dcd, spec.training, spec.attacks, serving=spec.serving)
 
     def take(self) -> tuple[TrialPlan, str, Path] | None | Literal["empty"]:
         """Return the next trial with its id and folder, None to wait, "empty" at the end."""

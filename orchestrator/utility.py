@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from orchestrator.records import PersonScore, Rate, Utility
+from tasks.types import Image8
 
 if TYPE_CHECKING:
     from orchestrator.trial import World
@@ -45,6 +46,7 @@ def utility_of(classifier: Classifier, world: World, recipe: pa.Table) -> Utilit
     paying = world.mask("test") & np.isin(labels, np.flatnonzero(flooded))
     return Utility(
         surrogate_accepts=_surrogate_accepts(classifier, world),
+        held_out_accepts=_held_out_accepts(classifier, world, recipe),
         receivers=_accuracy(classifier, world, paying, labels) if paying.any() else None,
         members=int(train.sum()),
         others=int(test.sum()),
@@ -88,16 +90,31 @@ def _accuracy(classifier: Classifier, world: World, part: np.ndarray, labels: np
 
 
 def _surrogate_accepts(classifier: Classifier, world: World) -> Rate | None:
+    lent = np.flatnonzero(world.mask("surrogate"))
+    who = world.rows["identity"].to_numpy(zero_copy_only=False)[lent]
+    return _accepts(classifier, world, world.images[lent], who)
+
+
+def _held_out_accepts(classifier: Classifier, world: World, recipe: pa.Table) -> Rate | None:
+    """Count on what was held out for this; else on what the plan left over of the pool."""
+    if world.never_lent is not None:
+        kept = world.never_lent
+        return _accepts(classifier, world, kept.images, kept.identities)
+    pool = np.flatnonzero(world.mask("surrogate"))
+    left = np.setdiff1d(pool, recipe["source_row"].to_numpy())
+    who = world.rows["identity"].to_numpy(zero_copy_only=False)[left]
+    return _accepts(classifier, world, world.images[left], who)
+
+
+def _accepts(classifier: Classifier, world: World, images: Image8, who: np.ndarray) -> Rate | None:
     from tasks.evaluation import predict
 
-    lent = np.flatnonzero(world.mask("surrogate"))
-    if not len(lent) or not world.targets:
+    if not len(images) or not world.targets:
         return None
-    said = predict(classifier, world.images[lent]).argmax(axis=1)
-    who = world.rows["identity"].to_numpy(zero_copy_only=False)[lent]
+    said = predict(classifier, images).argmax(axis=1)
     taken = [
         said[np.isin(who, [str(lender.identity) for lender in target.surrogates])] == target.label
         for target in world.targets
     ]
     every = np.concatenate(taken)
-    return Rate.of(int(every.sum()), len(every))
+    return Rate.of(int(every.sum()), len(every)) if len(every) else None

@@ -18,8 +18,13 @@ from tasks.defenses.accounting import Guarantee
 from tasks.device import autocast_dtype
 from tasks.draws import Draws
 from tasks.errors import DataError, MissingDataError
+from tasks.serving.output import make_output
+from tasks.serving.spec import ServingSpec
 from tasks.spec import Spec
 from tasks.training_spec import TrainingSpec
+
+OUTPUT = "output.safetensors"
+"""Weights of an output defence, where there is one."""
 
 
 class CheckpointMeta(Spec):
@@ -30,6 +35,7 @@ class CheckpointMeta(Spec):
     image_size: int = Field(ge=1)
     losses: tuple[float, ...] = ()
     trained_on: dict[str, Any] = Field(default_factory=dict)
+    serving: ServingSpec = ServingSpec()
     guarantee: Guarantee | None = Field(None, description="Of DP-SGD; others have none.")
 
 
@@ -39,6 +45,7 @@ class Checkpoint:
 
     module: nn.Module
     meta: CheckpointMeta
+    output: nn.Module | None = None
 
     def classifier(self, device: torch.device | None = None) -> TorchClassifier:
         """Return the trained network behind the classifier protocol."""
@@ -48,13 +55,16 @@ class Checkpoint:
             self.meta.num_classes,
             self.meta.image_size,
             autocast_dtype(self.meta.training.precision, place),
+            None if self.output is None else self.output.to(place),
         )
 
     def save(self, folder: Path) -> Path:
-        """Write both files into `folder` and return it."""
+        """Write the files into `folder` and return it."""
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.contiguous() for name, value in self.module.state_dict().items()}
         save_file(weights, folder / "model.safetensors")
+        if self.output is not None:
+            save_file(self.output.state_dict(), folder / OUTPUT)
         text = json.dumps(self.meta.model_dump(mode="json"), indent=2)
         (folder / "meta.json").write_text(text + "\n")
         return folder
@@ -78,8 +88,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         meta = CheckpointMeta.model_validate_json(meta_file.read_text())
         module = build_model(meta.training, meta.num_classes, Draws(0))
         module.load_state_dict(load_file(weights_file))
-    except (ValidationError, SafetensorError, RuntimeError, UnicodeDecodeError) as error:
+        output = make_output(meta.serving.defense, meta.num_classes)
+        if output is not None:
+            output.load_state_dict(load_file(folder / OUTPUT))
+            output.eval().requires_grad_(False)
+    except (ValidationError, SafetensorError, RuntimeError, UnicodeDecodeError, OSError) as error:
         raise DataError(
             f"the checkpoint {folder} cannot be read ({type(error).__name__}); train it again"
         ) from error
-    return Checkpoint(module, meta)
+    return Checkpoint(module, meta, output)

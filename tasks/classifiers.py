@@ -50,6 +50,7 @@ class TorchClassifier:
         num_classes: its outputs.
         image_size: height and width that it was trained on.
         autocast: dtype of the forward pass, None for float32.
+        output: an output defence that scores and labels come through; logits and features do not.
     """
 
     bounds = UNIT
@@ -60,11 +61,13 @@ class TorchClassifier:
         num_classes: int,
         image_size: int,
         autocast: torch.dtype | None = None,
+        output: nn.Module | None = None,
     ) -> None:
         self.module = module.eval().requires_grad_(False)
         self.num_classes = num_classes
         self.image_size = image_size
         self.autocast = autocast
+        self.output = output
         self.device = next(module.parameters()).device
 
     def logits(self, images: Tensor) -> Tensor:
@@ -96,12 +99,16 @@ class TorchClassifier:
     @torch.no_grad()
     def scores(self, images: Tensor) -> Tensor:
         """Return class probabilities (n, num_classes)."""
-        return functional.softmax(self.logits(images), dim=1)
+        scores = functional.softmax(self.logits(images), dim=1)
+        if self.output is not None:
+            scores = self.output(scores)
+        return scores
 
     @torch.no_grad()
     def labels(self, images: Tensor) -> Tensor:
         """Return the likeliest class of each image, int64 (n,)."""
-        return self.logits(images).argmax(dim=1)
+        answers = self.logits(images) if self.output is None else self.scores(images)
+        return answers.argmax(dim=1)
 
 
 class CountingClassifier:

@@ -10,17 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tasks.batches import batches_an_epoch, epoch_batches
 from tasks.classifiers import seeded
+from tasks.defenses.defense import Defense, Forward
 from tasks.defenses.dp_sgd import fit_privately
 from tasks.defenses.registry import make_defense
 from tasks.device import autocast_dtype
 from tasks.draws import Draws
 from tasks.errors import TrainingError
+from tasks.pipelines.pipeline import Pipeline
 from tasks.training_spec import TrainingSpec
 
 
@@ -46,6 +50,7 @@ def fit(
     world: int = 1,
     start: TrainingState | None = None,
     on_epoch: Callable[[TrainingState], None] | None = None,
+    pipeline: Pipeline | None = None,
 ) -> list[float]:
     """Train a classifier in place.
 
@@ -63,6 +68,8 @@ def fit(
         world: number of processes; a process group must be there when above 1.
         start: go on after this state.
         on_epoch: called after each epoch; the state is filled when it is called.
+        pipeline: what a trainer does to views and loss beside the defence; its rows and pixels were
+            chosen before.
 
     Returns:
         Mean training loss of each epoch.
@@ -78,6 +85,11 @@ def fit(
             "each process needs at least 2 rows of a batch"
         )
     if spec.defense.name == "dp-sgd":
+        if pipeline is not None:
+            raise TrainingError(
+                "defence dp-sgd has a training loop of its own, which other trainers cannot change;"
+                " try them on a trial with another training.defense"
+            )
         done = TrainingState()
 
         def count(epoch: int) -> None:
@@ -95,6 +107,10 @@ def fit(
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=spec.learning_rate, weight_decay=spec.weight_decay)
     defense = make_defense(spec.defense, plain, draws.child("defense"))
+    pipeline = pipeline or Pipeline()
+
+    def change(views: Tensor, rows: np.ndarray, draws: Draws) -> Tensor:
+        return defense.views(pipeline.views(views, rows, draws), rows, draws)
 
     def forward(views: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
@@ -107,6 +123,7 @@ def fit(
         plain.load_state_dict(start.model)
         optimizer.load_state_dict(dict(start.optimizer))
     else:
+        pipeline.begin(plain)
         defense.begin(plain)
 
     for epoch in range(state.epoch, spec.epochs):
@@ -123,7 +140,7 @@ def fit(
                 augment=spec.augment,
                 rank=rank,
                 world=world,
-                change=defense.views,
+                change=change,
             )
             for batch, (views, wanted, rows) in enumerate(batches):
                 progress = (epoch * steps + batch) / (spec.epochs * steps)
@@ -131,7 +148,12 @@ def fit(
                 for group in optimizer.param_groups:
                     group["lr"] = spec.learning_rate * rate
                 views = ((views - 0.5) / 0.5).to(device, memory_format=torch.channels_last)
-                loss = defense.loss(forward, views, wanted.to(device), progress)
+                loss = pipeline.loss(
+                    partial(_loss_at, defense, forward, progress),
+                    views,
+                    wanted.to(device),
+                    epoch_draws.child("trainer", batch),
+                )
                 # DistributedDataParallel averages over processes: times `world` makes it a sum.
                 (loss * (world / rows)).backward()
                 optimizer.step()
@@ -153,6 +175,12 @@ def fit(
             state.optimizer = optimizer.state_dict()
             on_epoch(state)
     return state.losses
+
+
+def _loss_at(
+    defense: Defense, forward: Forward, progress: float, views: Tensor, labels: Tensor
+) -> Tensor:
+    return defense.loss(forward, views, labels, progress)
 
 
 def one_cycle(progress: float, warm_up: float = 0.25) -> float:

@@ -15,8 +15,9 @@ ClassId = NewType("ClassId", int)
 IdentityId = NewType("IdentityId", str)
 """A person, as the data set names them. Never a label."""
 
-Split = Literal["train", "test", "surrogate", "public"]
-"""train, test: private data. surrogate: pool of lent identities. public: what the attacker has."""
+Split = Literal["train", "test", "surrogate", "held-out", "public"]
+"""train, test: private data. surrogate: pool of lent identities. held-out: theirs, and never lent.
+public: what the attacker has."""
 
 Image8 = npt.NDArray[np.uint8]
 """Images as stored: (n, height, width, 3), 0 to 255."""

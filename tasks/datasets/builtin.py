@@ -65,6 +65,20 @@ def surrogate_rows(identities: int, images: int, seed: int) -> pa.Table:
     return _rows(seed, "surrogate", "surrogate", identities, images)
 
 
+def held_out_rows(names: Sequence[str], images: int, seed: int) -> pa.Table:
+    """List images of surrogates that are never lent; the pool has others of the same people.
+
+    Args:
+        names: of the identities, such as surrogate-00012.
+        images: of each.
+        seed: the experiment's.
+    """
+    last = max((int(name.rpartition("-")[2]) for name in names), default=-1)
+    every = _rows(seed, "surrogate", "held-out", last + 1, images)
+    wanted = np.isin(every["identity"].to_numpy(zero_copy_only=False), list(names))
+    return every.filter(pa.array(wanted))
+
+
 def render_rows(sources: Sequence[str], seed: int, size: int) -> Image8:
     """Render the images of rows, in any order.
 
@@ -106,7 +120,7 @@ def _rows(seed: int, population: str, split: Split, identities: int, images: int
         )
     people = np.arange(identities)
     labels = people if population == "private" else np.full(identities, -1)
-    shots = np.arange(images) + (TEST_FIRST if split == "test" else 0)
+    shots = np.arange(images) + (TEST_FIRST if split in ("test", "held-out") else 0)
     names = [f"{population}-{i:05}" for i in people]
     attributes = face_attributes(_population_seed(population, seed), population, people)
     who: npt.NDArray[np.int64] = np.repeat(people, images)

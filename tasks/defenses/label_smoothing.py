@@ -28,7 +28,9 @@ class LabelSmoothing(Defense):
         """Return alpha at a share of the training."""
         if progress >= self.full:
             return self.alpha
-        return self.alpha * max(0.0, progress - self.start) / (self.full - self.start)
+        if progress <= self.start:
+            return 0.0
+        return self.alpha * (progress - self.start) / (self.full - self.start)
 
     def loss(self, forward: Forward, views: Tensor, labels: Tensor, progress: float) -> Tensor:
         """Return the loss summed over the rows."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pyarrow.compute as pc
 import pytest
 
-from augment.pool import hold_out, with_pool
+from augment.pool import hold_back, hold_out, with_pool
 from tasks.datasets.builtin import builtin_rows, surrogate_rows
 from tasks.datasets.spec import BuiltinData
 from tasks.errors import SurrogateError
@@ -67,3 +68,15 @@ def test_drawn_faces_replace_the_pool() -> None:
     same = same[same.split == "surrogate"]
     assert set(lent.row_id) <= set(same.row_id)  # those of the built-in data
     assert (rows.split != "surrogate").sum() == (ROWS.to_pandas().split != "surrogate").sum()
+
+
+def test_what_is_held_back_is_a_share_of_each_lender_and_stays_when_others_come() -> None:
+    rows = surrogate_rows(6, 10, 0)
+    some = hold_back(rows, 0.25, 0)
+    back = some.filter(pc.equal(some["split"], "held-out"))
+    counts = back.group_by("identity").aggregate([("row_id", "count")])["row_id_count"]
+    assert counts.to_pylist() == [2] * 6
+    more = hold_back(surrogate_rows(9, 10, 0), 0.25, 0)
+    again = more.filter(pc.equal(more["split"], "held-out"))["row_id"].to_pylist()
+    assert set(back["row_id"].to_pylist()) < set(again)
+    assert hold_back(rows, 0.05, 0).equals(rows)  # less than one image of ten

@@ -30,11 +30,13 @@ ROWS = [
     {"defense": {"name": "dp-sgd", "noise_multiplier": 0.5, "delta": 0.001}},
     {"dcd": True, "defense": "neg-ls", "strengths": []},
     {"dcd": True},
+    {"serving": "memguard"},
 ]
 
 
 def spec_in(storage: Path) -> ExperimentSpec:
-    settings = ["tracking.enabled=false", f"storage={json.dumps(str(storage))}", "attacks=[ppa]"]
+    settings = ["tracking.enabled=false", "attacks=[ppa, mirror-b]"]
+    settings.append(f"storage={json.dumps(str(storage))}")
     return smoke(load_spec(None, [*settings, f"sweep.rows={json.dumps(ROWS)}"]))
 
 
@@ -57,15 +59,30 @@ def test_every_row_is_trained_attacked_and_in_the_table(compared: Compared) -> N
         "dp-sgd",
         "dcd+neg-ls",
         "dcd",
+        "memguard",
     ]
     assert all(row.chosen and row.runs == 1 and row.failed == 0 for row in found.rows)
-    assert [row.inflation for row in found.rows] == [1, 1, 1, 4, 4]
+    assert [row.inflation for row in found.rows] == [1, 1, 1, 4, 4, 1]
     guarantees = {row.title: row.guarantee for row in found.rows}
     assert guarantees["dp-sgd"].startswith("epsilon ")
-    assert {guarantees[title] for title in ("none", "mid beta=0.1", "dcd")} == {"none"}
+    assert {guarantees[title] for title in ("none", "mid beta=0.1", "dcd", "memguard")} == {"none"}
     page = Path(compared[1].table).read_text()
     assert "| defence | builtin-faces-smoke, ppa: ACC | Att.ACC |" in page
     assert page == markdown(found)
+    served = next(line for line in page.splitlines() if line.startswith("| memguard |"))
+    assert served.count("(raw network)") == 1  # ppa's; mirror-b asks for scores
+    assert "they do not protect against it" in page
+
+
+def test_the_curves_are_drawn_beside_the_table(compared: Compared) -> None:
+    folder = Path(compared[1].table).parent
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    drawn = (folder / "curves.svg").read_text()
+    for row in {row.row for row in compared[1].comparison.rows}:
+        assert f">{row}<" in drawn
+    assert {"mid": 0.1, "none": None}.items() <= {
+        row.row: row.strength for row in compared[1].comparison.rows
+    }.items()
 
 
 def test_side_effects_are_measured_for_every_defence(compared: Compared) -> None:
@@ -74,6 +91,8 @@ def test_side_effects_are_measured_for_every_defence(compared: Compared) -> None
         assert row.membership_auc is not None
         assert row.surrogate_accepts is not None
         assert row.surrogate_accepts.n == 2 * 12  # all images of both surrogates
+        assert row.held_out_accepts is not None
+        assert row.held_out_accepts.n == 2 * 4  # shots of both that are in no pool
         assert row.targets is not None
         assert row.bystanders is not None
         assert row.targets.n + row.bystanders.n == 8 * 4
@@ -90,8 +109,10 @@ def test_the_record_says_which_defence_it_was(compared: Compared) -> None:
         "dp-sgd",
         "neg-ls",
         "none",
+        "none",
     ]
-    assert [record.defense for record in records] == ["none", "none", "none", "dcd", "dcd"]
+    assert [record.defense for record in records] == [*("none",) * 3, *("dcd",) * 2, "none"]
+    assert [record.serving["name"] for record in records] == [*("none",) * 5, "memguard"]
     assert records[2].guarantee is not None
     assert "mid beta=0.1" in (runs[0] / "report.html").read_text()
 

@@ -143,7 +143,7 @@ WRONG_SETTINGS = {
         "attacks:\n- name: ppa\n- name: mirror-w\n  start: 3",
         r"yaml:4: unknown key 'start' in attacks.mirror-w; did you mean 'starts'\?",
     ),
-    "unknown, nothing near": ("zebra: 1", r"unknown key 'zebra'; there are 15: name, seed"),
+    "unknown, nothing near": ("zebra: 1", r"unknown key 'zebra'; there are 17: name, seed"),
     "range": ("dcd: {target_sigma: 2}", r"dcd.target_sigma is 2 and must be a number from 0 to 1$"),
     "type": ("sweep: {trials: many}", r"sweep.trials is 'many' and must be a whole number at leas"),
     "half": ("seed: 1.5", r"seed is 1.5 and must be a whole number"),
@@ -237,7 +237,7 @@ WRONG_OVERRIDES = {
     "no key": (["=3"], r"^--set =3: write key=value"),
     "not YAML": (["seed=[1"], r"^--set seed=\[1: not valid YAML"),
     "unknown": (["sed=1"], r"^--set sed=1: unknown key 'sed'; did you mean 'seed'"),
-    "unknown section": (["foo.bar=1"], r"^--set foo.bar=1: unknown key 'foo'; there are 15"),
+    "unknown section": (["foo.bar=1"], r"^--set foo.bar=1: unknown key 'foo'; there are 17"),
     "unknown inside": (
         ["attacks.ppa.stpes=3"],
         r"^--set attacks.ppa.stpes=3: unknown key 'stpes' in attacks.ppa; did you mean 'steps'",
@@ -287,7 +287,8 @@ def test_every_setting_is_in_the_file_of_init() -> None:
         if section.path == "attacks" and section.variant.removeprefix("name: ") not in DEFAULT:
             assert section.variant.removeprefix("name: ") in text  # named, to be looked up
             continue
-        if section.path == "training.defense" and section.variant != "name: none":
+        named = ("training.defense", "serving.defense", "hostile_trainers")
+        if section.path in named and section.variant != "name: none":
             assert section.variant.removeprefix("name: ") in text
             continue
         for key in section.properties:
@@ -413,3 +414,14 @@ def test_what_is_written_is_read_again(
     for text in (yaml.safe_dump(plain, allow_unicode=True), spec.model_dump_json(indent=1)):
         path.write_text(text, encoding="utf-8")
         assert load_spec(path) == spec
+
+
+def test_settings_that_came_later_leave_the_names_of_older_runs() -> None:
+    plain = ExperimentSpec().run_fingerprint
+    for same in ("serving.defense=none", "protect.surrogate_held_out=0", "hostile_trainers=[flip]"):
+        assert load_spec(None, [same]).run_fingerprint == plain
+    for other in ("serving.defense=memguard", "protect.surrogate_held_out=0.2"):
+        assert load_spec(None, [other]).run_fingerprint != plain
+    rows = '[{"defense": "mid"}]'
+    listed = load_spec(None, [f"sweep.rows={rows}"]).run_fingerprint
+    assert listed == load_spec(None, [f"sweep.rows={rows[:-2]}, serving: null}}]"]).run_fingerprint

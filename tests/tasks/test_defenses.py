@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tasks.checkpoint import Checkpoint, CheckpointMeta, load_checkpoint
 from tasks.classifiers import build_model
 from tasks.defenses.accounting import guarantee_of, noise_for, spent
-from tasks.defenses.bido import coco, gaussian_kernel, hsic
+from tasks.defenses.bido import Bido, coco, gaussian_kernel, hsic
 from tasks.defenses.label_smoothing import LabelSmoothing
 from tasks.defenses.networks import Bottleneck, NoSkip, frozen_modules, hidden_layers
 from tasks.defenses.presets import PRESETS, expand
@@ -35,6 +35,7 @@ from tasks.defenses.spec import (
     TransferSpec,
     TrapMidSpec,
 )
+from tasks.defenses.trap_mid import TrapMid
 from tasks.draws import Draws
 from tasks.errors import SpecError, TrainingError
 from tasks.training import fit
@@ -334,6 +335,8 @@ def test_smoothing_grows_as_published_and_is_torchs_where_positive() -> None:
     negative = LabelSmoothing(-0.05, 0.5, 0.75)
     assert [negative.alpha_at(p) for p in (0.0, 0.5, 0.75, 0.9)] == [-0.0, -0.0, -0.05, -0.05]
     assert negative.alpha_at(0.625) == pytest.approx(-0.025)
+    sudden = LabelSmoothing(-0.05, 0.5, 0.5)  # no time between
+    assert [sudden.alpha_at(p) for p in (0.3, 0.5)] == [0.0, -0.05]
     logits, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
     found = LabelSmoothing(0.1).loss(lambda _: logits, torch.zeros(5), labels, 0.0)
     wanted = nn.functional.cross_entropy(logits, labels, label_smoothing=0.1, reduction="sum")
@@ -366,3 +369,81 @@ def test_dependence_is_seen_and_independence_is_not() -> None:
     # One perfect correlation.
     assert float(hsic(linear[0], linear[1])) == pytest.approx(1.0, abs=0.01)
     assert float(hsic(linear[0], noise @ noise.T)) < 0.2
+
+
+def test_the_bottlenecks_information_is_torchs_divergence_summed_over_rows() -> None:
+    bottleneck = Bottleneck(4, 6, 3, noise_at_test=False).train()
+    x = torch.randn(5, 4)
+    with torch.no_grad():
+        bottleneck(x)
+    mean, spread = bottleneck.encode(x).chunk(2, dim=1)
+    code = torch.distributions.Normal(mean, nn.functional.softplus(spread - 5) + 1e-7)
+    normal = torch.distributions.Normal(torch.zeros(6), torch.ones(6))
+    wanted = torch.distributions.kl_divergence(code, normal).sum().detach()
+    assert float(bottleneck.information) == pytest.approx(float(wanted), rel=1e-4)
+
+
+@pytest.mark.parametrize("measure", ["hsic", "coco"])
+def test_bido_is_cross_entropy_and_weighted_dependences_of_every_layer(
+    measure: Literal["hsic", "coco"],
+) -> None:
+    spec = BidoSpec(measure=measure, input_weight=0.3, label_weight=0.7, scale=2.0)
+    network: Any = build_model(SPEC, 3, Draws(0)).eval()
+    images, labels = coloured(12)
+    views = (images - 0.5) / 0.5
+    found = Bido(spec, network).loss(network, views, labels, 0.0)
+    x = network.stem(views)
+    hidden = []
+    for stage in network.stages:
+        x = stage(x)
+        hidden.append(x)
+    dep = hsic if measure == "hsic" else coco
+    answers = torch.eye(3)[labels]
+    total = torch.zeros(())
+    for z in hidden:
+        kernel = gaussian_kernel(z.flatten(1), 5.0)
+        total += 0.3 * dep(gaussian_kernel(views.flatten(1), 5.0), kernel)
+        total -= 0.7 * dep(kernel, answers @ answers.T)
+    wanted = nn.functional.cross_entropy(network(views), labels) + 2.0 * total
+    assert found.item() / 12 == pytest.approx(wanted.item(), rel=1e-4)
+
+
+def test_normalised_hsic_is_the_published_product_of_inverses() -> None:
+    x, y = torch.randn(9, 3).double(), torch.randn(9, 2).double()
+    a, b = gaussian_kernel(x, 1.0), gaussian_kernel(y, 1.0)
+    centre = torch.eye(9).double() - 1 / 9
+    ridge = 1e-5 * 9 * torch.eye(9).double()
+    r = [k @ torch.linalg.inv(k + ridge) for k in (centre @ a @ centre, centre @ b @ centre)]
+    assert float(hsic(a, b)) == pytest.approx(float(torch.trace(r[0] @ r[1])), rel=1e-4)
+
+
+def test_a_trap_is_the_mixed_loss_and_its_trigger_moves_by_the_step() -> None:
+    network = build_model(SPEC, 3, Draws(0)).eval()
+    images, labels = coloured(12)
+    views = (images - 0.5) / 0.5
+    trap = TrapMid(TrapMidSpec(weight=0.2, blend=0.02, step=0.01), Draws(0))
+    torch.manual_seed(0)
+    trap.loss(network, views, labels, 0.0)
+    before = trap.triggers.clone()
+    torch.manual_seed(1)
+    found = trap.loss(network, views, labels, 0.0)
+    moved = (trap.triggers - before).abs()
+    assert float(moved.max()) == pytest.approx(0.02, rel=1e-3)  # 0.01 of the unit range
+    assert float(trap.triggers.abs().max()) <= 1
+    torch.manual_seed(1)
+    chosen = torch.randint(3, (12,))
+    blended = 0.98 * views + 0.02 * trap.triggers[chosen]
+    plain, lured = (
+        nn.functional.cross_entropy(network(x), y, reduction="sum")
+        for x, y in ((views, labels), (blended, chosen))
+    )
+    assert found.item() == pytest.approx((0.8 * plain + 0.2 * lured).item(), rel=1e-4)
+
+
+def test_without_skips_a_stage_is_its_body_alone() -> None:
+    spec = SPEC.model_copy(update={"defense": RolssSpec()})
+    network: Any = build_model(spec, 3, Draws(0)).eval()
+    first, last = network.stages[1], network.stages[2]
+    inside = first(torch.randn(2, first.body[0].in_channels, 8, 8))
+    assert torch.equal(last(inside), torch.relu(last.body(inside)))
+    assert not isinstance(first.skip, NoSkip)

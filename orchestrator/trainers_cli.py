@@ -1,0 +1,47 @@
+"""The command `dcdctl trainers`, in a file that imports nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def trainers(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as sweep names it.")],
+    trainer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trainer",
+            metavar="NAME",
+            help="Who trains, such as jpeg or {name: jpeg, quality: 30}; may be repeated. Else the "
+            "run's hostile_trainers, or all.",
+        ),
+    ] = None,
+    control: Annotated[
+        bool, typer.Option("--control", help="Give them the data without a defence too.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON on stdout, progress on stderr.")
+    ] = False,
+) -> None:
+    """Give the recommended trial's data to other trainers, and attack what they train.
+
+    What was measured before is kept, so that a stopped command goes on where it was.
+
+    Example:
+        dcdctl trainers .dcdctl/runs/3c4a659d6c0e
+        dcdctl trainers .dcdctl/runs/3c4a659d6c0e --trainer near-duplicates --trainer mixup
+    """
+    from rich.console import Console
+
+    from orchestrator.trainers_command import parse_trainers, run_trainers
+
+    outcome = run_trainers(
+        run, parse_trainers(trainer or ()), Console(stderr=as_json), control=control
+    )
+    if as_json:
+        typer.echo(outcome.model_dump_json(indent=2))
+    else:
+        outcome.render(Console())

@@ -1,0 +1,1 @@
+"""What ordinary and hostile trainers do with images that they were given: one file each."""
