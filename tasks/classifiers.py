@@ -54,6 +54,7 @@ class TorchClassifier:
     """
 
     bounds = UNIT
+    output: nn.Module | None = None
 
     def __init__(
         self,

@@ -15,11 +15,11 @@ from orchestrator.adaptive import (
 )
 from orchestrator.config import load_spec
 from orchestrator.records import TrialRecord
-from orchestrator.spec import ExperimentSpec
+from orchestrator.spec import ExperimentSpec, SweepSpec
 from orchestrator.summary import summarise
-from tests.orchestrator.fake_run import fake_records
+from tests.orchestrator.fake_run import GOAL, fake_records
 
-SPEC = ExperimentSpec()
+SPEC = ExperimentSpec(sweep=SweepSpec(goal=GOAL))
 
 
 def measured(record: TrialRecord, order: int = 1) -> AdaptiveTrial:
