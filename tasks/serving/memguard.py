@@ -10,10 +10,11 @@ ten times larger, and the last noise that was found counts. The noise is added w
 keeps the expected change within epsilon. That chance is drawn once for an answer: it is keyed by
 the answer, so that asking again averages nothing away.
 
-As in the released code (github.com/jinyuan-jia/MemGuard, defense_framework.py): these weights, steps
-of length 0.1, sorted scores for g, and c from 0.1. Different: the answer's scores, not its logits, are
-what g and the search start from (z = log s, equal up to a constant); 30 steps for each of four weights
-c, not 300 for each of up to seven; held-out training images stand for its separate reference set.
+As in the released code (github.com/jinyuan-jia/MemGuard, defense_framework.py): these weights,
+steps of length 0.1, sorted scores for g, and c from 0.1. Different: the answer's scores, not its
+logits, are what g and the search start from (z = log s, equal up to a constant); 30 steps for each
+of four weights c, not 300 for each of up to seven; held-out training images stand for its separate
+reference set.
 """
 
 from __future__ import annotations
