@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from orchestrator.bundle import Bundle, pack, unpacked
 from orchestrator.knowledge import prepare_knowledge
 from orchestrator.records import AttackRecord, Rate, TrialRecord
 from orchestrator.spec import ExperimentSpec
@@ -128,10 +129,12 @@ def measure_adaptive(
     attacks = [a for a in spec.adaptive_attacks if _can_run(a, knowledge)]
     task = ray.remote(num_cpus=1, max_retries=2)(_attack_task)
     given = (shared["world"], ray.put(shared["prior"]), ray.put(knowledge), shared["judges"])
+    weights = {
+        record.trial_id: ray.put(pack(run / "trials" / record.trial_id / "checkpoint"))
+        for record in waiting
+    }
     tasks = {
-        (record.trial_id, attack.label): task.remote(
-            attack, run / "trials" / record.trial_id / "checkpoint", spec, *given
-        )
+        (record.trial_id, attack.label): task.remote(attack, weights[record.trial_id], spec, *given)
         for record in waiting
         for attack in attacks
     }
@@ -204,12 +207,12 @@ def _gather(
 
 def _attack_task(
     attack: AttackSpec,
-    checkpoint: Path,
+    checkpoint: Bundle,
     spec: ExperimentSpec,
     world: World,
     prior: Prior,
     knowledge: Knowledge | None,
-    judges: dict[str, Path],
+    judges: dict[str, Bundle],
 ) -> AttackRecord | str:
     """Attack one classifier and judge, in a Ray worker; a broken attack gives its sentence."""
     import torch
@@ -220,7 +223,8 @@ def _attack_task(
     from tasks.checkpoint import load_checkpoint
 
     torch.set_num_threads(1)
-    classifier = load_checkpoint(checkpoint).classifier()
+    with unpacked(checkpoint) as folder:
+        classifier = load_checkpoint(folder).classifier()
     world = replace(world, knowledge=knowledge)
     try:
         results = attack_all(classifier, prior, world, (attack,))

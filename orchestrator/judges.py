@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from orchestrator.bundle import Bundle, pack, unpacked
 from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import Progress, evaluation_plan
-from orchestrator.store import Store, stage
+from orchestrator.store import MANIFEST, Store, stage
 from orchestrator.trial import World, fit_here
 from tasks.spec import fingerprint
 from tasks.training_spec import TrainingSpec
@@ -70,25 +71,38 @@ def protocol_key(spec: ExperimentSpec, world: World) -> str:
 
 def train_judges(
     judges: list[Judge], world: World, progress: Progress | None = None
-) -> dict[str, Path]:
-    """Train the judges that are not there yet; return their folders by role.
+) -> dict[str, Bundle]:
+    """Train the judges that are not there yet; return their files by role.
 
     Other architectures and other draws than any target classifier; nothing of them is ever shown to
     an attack.
     """
     for judge in judges:
         _train(judge, world, progress)
-    return {judge.role: judge.folder for judge in judges}
+    return {judge.role: pack(judge.folder) for judge in judges}
 
 
-def load_panel(spec: ExperimentSpec, folders: dict[str, Path]) -> Panel:
+def trained_judges(judges: list[Judge]) -> dict[str, Bundle]:
+    """Return the files of those judges that are there already, by role."""
+    return {judge.role: pack(judge.folder) for judge in judges if is_trained(judge)}
+
+
+def is_trained(judge: Judge) -> bool:
+    """Say whether a judge is there."""
+    return (judge.folder / MANIFEST).is_file()
+
+
+def load_panel(spec: ExperimentSpec, trained: dict[str, Bundle]) -> Panel:
     """Return the panel of trained judges."""
     from tasks.checkpoint import load_checkpoint
     from tasks.evaluation.features import classifier_features, load_embedding
     from tasks.evaluation.panel import Panel
 
     asked = spec.evaluation
-    judges = {role: load_checkpoint(folder).classifier() for role, folder in folders.items()}
+    judges = {}
+    for role, bundle in trained.items():
+        with unpacked(bundle) as folder:
+            judges[role] = load_checkpoint(folder).classifier()
     features, features_of = None, f"evaluation classifier ({asked.architecture})"
     if asked.image_metrics and asked.embedding.path is not None:
         features = load_embedding(asked.embedding)
@@ -108,7 +122,7 @@ def load_panel(spec: ExperimentSpec, folders: dict[str, Path]) -> Panel:
 
 def accuracy_counts(folder: Path) -> tuple[int, int]:
     """Return a judge's own right answers on clean test images, and their number."""
-    hits, n = json.loads((folder / "manifest.json").read_text())["clean_hits"]
+    hits, n = json.loads((folder / MANIFEST).read_text())["clean_hits"]
     return int(hits), int(n)
 
 

@@ -29,6 +29,9 @@ from pydantic import ValidationError
 from orchestrator.records import TrialRecord
 from tasks.errors import DiskFullError, StorageLockedError, StoreError
 
+RECORD, MANIFEST = "record.json", "manifest.json"
+"""Of a trial and of any other stage: written last, so that its presence says that all is there."""
+
 
 class Store:
     """One storage root.
@@ -111,7 +114,7 @@ def records_of(run: Path) -> list[TrialRecord]:
         StoreError: a record cannot be read.
     """
     records = []
-    for path in sorted(run.glob("trials/*/record.json")):
+    for path in sorted(run.glob(f"trials/*/{RECORD}")):
         try:
             records.append(TrialRecord.model_validate_json(path.read_bytes()))
         except ValidationError as error:
@@ -161,7 +164,7 @@ def stage(folder: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any
         folder: of the stage's output.
         make: fills the folder and returns the manifest, which is written last.
     """
-    manifest = folder / "manifest.json"
+    manifest = folder / MANIFEST
     if manifest.is_file():
         try:
             found: dict[str, Any] = json.loads(manifest.read_text())

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,8 +21,17 @@ from rich.console import Console
 
 from clusters.embedded import embedded_ray
 from orchestrator.adaptive import measure_adaptive, read_adaptive, sentence, still_to_measure
-from orchestrator.judges import Judge, accuracy_counts, judges_of, protocol_key, train_judges
+from orchestrator.bundle import Bundle, scratch
+from orchestrator.judges import (
+    Judge,
+    accuracy_counts,
+    judges_of,
+    protocol_key,
+    train_judges,
+    trained_judges,
+)
 from orchestrator.progress import Display, TrialProgress
+from orchestrator.publisher import publish, start_publisher
 from orchestrator.records import Rate, TrialRecord
 from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
@@ -32,7 +42,7 @@ from orchestrator.stages import (
     prepare_world,
     select,
 )
-from orchestrator.store import Store, records_of, write_atomic
+from orchestrator.store import MANIFEST, Store, records_of, write_atomic
 from orchestrator.summary import summarise
 from orchestrator.trainers import measure_trainers, still_to_train
 from orchestrator.trial import World
@@ -167,8 +177,9 @@ def _run_trials(
     cpus = int(ray.cluster_resources().get("CPU", 1))
     judges = judges_of(spec, world, store)
     world_ref = ray.put(world)
+    publisher = start_publisher()
     make_judges = ray.remote(num_cpus=1, max_retries=2)(_judges_task)
-    judges_ref = make_judges.remote(judges, world_ref)
+    judges_ref = make_judges.remote(judges, trained_judges(judges), world_ref, publisher)
     if cpus < 2 * spec.training.workers:
         # A trial that waits for the judges would hold the very core that they need.
         ray.wait([judges_ref])
@@ -185,7 +196,8 @@ def _run_trials(
             tracker.submit(records_of(run))
 
     if queue.missing():
-        _tune(spec, world_ref, judges_ref, prior, queue, slots, finished)
+        given = {"world": world_ref, "judges": judges_ref, "publisher": publisher}
+        _tune(spec, given | {"prior": prior}, queue, slots, finished)
     ray.get(judges_ref)
     _write_evaluation(run, judges, spec)
     shared = {"world": world_ref, "prior": prior, "judges": judges_ref}
@@ -197,9 +209,7 @@ def _run_trials(
 
 def _tune(
     spec: ExperimentSpec,
-    world_ref: Any,
-    judges_ref: Any,
-    prior: Any,
+    shared: dict[str, Any],
     queue: TrialQueue,
     slots: int,
     finished: Callable[[TrialRecord], None],
@@ -210,7 +220,7 @@ def _tune(
     scratch = tempfile.mkdtemp(prefix="dcd-tune-")
     try:
         tune_queue(
-            {"spec": spec, "world": world_ref, "judges": judges_ref, "prior": prior},
+            shared | {"spec": spec},
             queue,
             slots=slots,
             workers=spec.training.workers,
@@ -221,12 +231,20 @@ def _tune(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _judges_task(judges: list[Judge], world: World) -> dict[str, Path]:
-    """Train the judges in a Ray worker; return their folders by role."""
+def _judges_task(
+    judges: list[Judge], trained: dict[str, Bundle], world: World, publisher: Any
+) -> dict[str, Bundle]:
+    """Train, in a Ray worker on any node, the judges that are not there; return all by role."""
     import torch
 
     torch.set_num_threads(1)
-    return train_judges(judges, world)
+    found = dict(trained)
+    for judge in judges:
+        if judge.role not in found:
+            with scratch() as folder:
+                found |= train_judges([replace(judge, folder=folder)], world)
+            publish(publisher, judge.folder, found[judge.role], MANIFEST)
+    return found
 
 
 def _write_examples(run: Path, world: World) -> None:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, TypeAdapter, ValidationError
 
+from orchestrator.bundle import Bundle, pack, unpacked
 from orchestrator.records import Accuracy, AttackRecord, Rate, TrialRecord
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store, stage, write_atomic
@@ -138,7 +139,12 @@ def measure_trainers(
         pretrained = prepare_pretrained(spec, store, selection, progress)
     task = ray.remote(num_cpus=1, max_retries=2)(_trainer_task)
     given = (shared["world"], ray.put(shared["prior"]), shared["judges"])
-    left = [task.remote(r, t, run, spec, pretrained, *given) for r, t in waiting]
+    start = ray.put(None if pretrained is None else pack(pretrained))
+    trials = {
+        r.trial_id: ray.put(pack(run / "trials" / r.trial_id, "recipe.parquet", "checkpoint"))
+        for r, _ in waiting
+    }
+    left = [task.remote(r, t, trials[r.trial_id], spec, start, *given) for r, t in waiting]
     progress("trainers", 0, len(waiting))
     while left:
         ended, left = ray.wait(left, num_returns=1)
@@ -213,12 +219,12 @@ def plain_recipe(labels: np.ndarray) -> pa.Table:
 def _trainer_task(
     record: TrialRecord,
     trainer: AnyTrainer,
-    run: Path,
+    trial: Bundle,
     spec: ExperimentSpec,
-    pretrained: Path | None,
+    pretrained: Bundle | None,
     world: World,
     prior: Prior,
-    judges: dict[str, Path],
+    judges: dict[str, Bundle],
 ) -> TrainedBy:
     """Train on one trial's data, attack and judge, in a Ray worker."""
     import torch
@@ -230,8 +236,9 @@ def _trainer_task(
 
     torch.set_num_threads(1)
     started = time.monotonic()
-    folder = run / "trials" / record.trial_id
-    recipe = pq.read_table(folder / "recipe.parquet")
+    with unpacked(trial) as folder:
+        recipe = pq.read_table(folder / "recipe.parquet", memory_map=False)
+        training = load_checkpoint(folder / "checkpoint").meta.training
     result = TrainedBy(
         trial_id=record.trial_id,
         index=record.index,
@@ -239,8 +246,10 @@ def _trainer_task(
         trainer=trainer.name,
         settings=trainer.model_dump(mode="json", exclude={"name"}),
     )
-    weights = None if pretrained is None else load_checkpoint(pretrained).module.state_dict()
-    training = load_checkpoint(folder / "checkpoint").meta.training
+    weights = None
+    if pretrained is not None:
+        with unpacked(pretrained) as folder:
+            weights = load_checkpoint(folder).module.state_dict()
     try:
         module, rows = train_as(trainer, world, recipe, training, weights)
         classifier = _classifier(module, world, training)

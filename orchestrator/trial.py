@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.records import Accuracy, PlanSummary, Rate, TrialRecord
-from orchestrator.store import disk_errors, write_atomic
+from orchestrator.store import RECORD, disk_errors, write_atomic
 from tasks.errors import AttackError, TargetClassError, TrainingError
 from tasks.serving.spec import ServingSpec
 from tasks.spec import fingerprint
@@ -189,7 +189,7 @@ def run_trial(
         except (AttackError, TargetClassError, TrainingError) as error:
             record = record.model_copy(update={"status": "failed", "error": str(error)})
         record = record.model_copy(update={"cost_s": clock.seconds})
-        write_atomic(out / "record.json", record.model_dump_json(indent=2) + "\n")
+        write_atomic(out / RECORD, record.model_dump_json(indent=2) + "\n")
     return record
 
 

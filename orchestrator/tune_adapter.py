@@ -15,7 +15,10 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
+from orchestrator.bundle import pack, scratch
+from orchestrator.publisher import publish
 from orchestrator.records import TrialRecord
+from orchestrator.store import RECORD
 from orchestrator.trial import TrialPlan, fit_here, run_trial
 from orchestrator.trial_queue import TrialQueue
 from tasks.errors import ClusterError, DcdctlError
@@ -33,6 +36,7 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         self.prior = shared["prior"]
         self.spec = shared["spec"]
         self.judges_ref = shared["judges"]
+        self.publisher = shared["publisher"]
         self.workers = shared["workers"]
         self.config = config
 
@@ -42,22 +46,24 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run the trial; its record is on the storage when this returns."""
+        """Run the trial on this node; its files are in the storage when this returns."""
         plan: TrialPlan = self.config["plan"]
         fit = fit_here
         if self.workers > 1:
             from orchestrator.distributed import fit_distributed
 
             fit = functools.partial(fit_distributed, storage=self.config["out"])
-        record = run_trial(
-            plan,
-            self.world,
-            self.prior,
-            self._panel,
-            fit,
-            Path(self.config["out"]),
-            self.config["trial_id"],
-        )
+        with scratch() as folder:
+            record = run_trial(
+                plan,
+                self.world,
+                self.prior,
+                self._panel,
+                fit,
+                folder,
+                self.config["trial_id"],
+            )
+            publish(self.publisher, Path(self.config["out"]), pack(folder), RECORD)
         worst = record.worst_attack
         return {
             "done": True,
@@ -133,7 +139,7 @@ def tune_queue(
     """Run all missing trials of a queue.
 
     Args:
-        shared: the experiment, references to world and judges, and the prior.
+        shared: the experiment, references to world and judges, the prior, and the publisher.
         queue: the trials.
         slots: how many at once.
         workers: training processes of a trial; above 1 the trial itself holds next to no core,
