@@ -23,6 +23,7 @@ from orchestrator.spec import ExperimentSpec
 from orchestrator.time_left import TimeLeft, time_left, trials_at_once
 from tasks.errors import StoreError
 from tasks.spec import Spec
+from tasks.workers import most_workers
 
 SILENT_S = 600.0
 """A driver on another machine that wrote nothing for so long, and three trials long, is gone."""
@@ -365,7 +366,7 @@ def _spend(
     running: Sequence[RunningTrial],
     hour_price: float | None,
 ) -> Spend:
-    workers = spec.training.workers
+    workers = most_workers(spec.training.workers)  # an elastic training may have held fewer
     under_way = sum(trial.seconds for trial in running) * workers
     failed = sum(core_seconds(r, workers) for r in records if r.status == "failed")
     whole = sum(core_seconds(r, workers) for r in records) + under_way

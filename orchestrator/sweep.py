@@ -44,11 +44,13 @@ from orchestrator.stages import (
 )
 from orchestrator.store import MANIFEST, Store, records_of, write_atomic
 from orchestrator.summary import summarise
+from orchestrator.train_group import check_capacity
 from orchestrator.trainers import measure_trainers, still_to_train
 from orchestrator.trial import World
 from orchestrator.trial_queue import TrialQueue
 from tasks.errors import FailedTrialsError, UnfinishedRunError
 from tasks.spec import Spec, fingerprint
+from tasks.workers import most_workers, several_workers
 
 if TYPE_CHECKING:
     from orchestrator.tracking import BackgroundTracker
@@ -168,6 +170,8 @@ def _run_trials(
     """Make the shared artefacts, then let Tune run every trial that has no record."""
     import ray
 
+    if several_workers(spec.training.workers):
+        check_capacity(spec.training.workers)
     selection = choose(spec, store, display.stage)
     world = prepare_world(spec, store, selection, display.stage)
     prior, prior_key = prepare_prior(spec, store, selection, display.stage)
@@ -175,16 +179,17 @@ def _run_trials(
     _write_examples(run, world)
 
     cpus = int(ray.cluster_resources().get("CPU", 1))
+    workers = most_workers(spec.training.workers)
     judges = judges_of(spec, world, store)
     world_ref = ray.put(world)
     publisher = start_publisher()
     make_judges = ray.remote(num_cpus=1, max_retries=2)(_judges_task)
     judges_ref = make_judges.remote(judges, trained_judges(judges), world_ref, publisher)
-    if cpus < 2 * spec.training.workers:
+    if cpus < 2 * workers:
         # A trial that waits for the judges would hold the very core that they need.
         ray.wait([judges_ref])
 
-    slots = spec.compute.concurrent_trials or max(1, cpus // spec.training.workers)
+    slots = spec.compute.concurrent_trials or max(1, cpus // workers)
     slots = min(slots, spec.sweep.lookahead, total)
     queue = TrialQueue(spec, world, judged_by, run, total)
     bar = TrialProgress(display, total, total - len(queue.missing()), slots)

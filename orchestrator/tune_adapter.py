@@ -19,9 +19,11 @@ from orchestrator.bundle import pack, scratch
 from orchestrator.publisher import publish
 from orchestrator.records import TrialRecord
 from orchestrator.store import RECORD
+from orchestrator.train_group import StateKeeper
 from orchestrator.trial import TrialPlan, fit_here, run_trial
 from orchestrator.trial_queue import TrialQueue
 from tasks.errors import ClusterError, DcdctlError
+from tasks.workers import Workers, several_workers
 
 
 class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
@@ -49,10 +51,11 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         """Run the trial on this node; its files are in the storage when this returns."""
         plan: TrialPlan = self.config["plan"]
         fit = fit_here
-        if self.workers > 1:
+        keeper = StateKeeper(self.publisher, Path(self.config["out"]) / "training")
+        if several_workers(self.workers):
             from orchestrator.distributed import fit_distributed
 
-            fit = functools.partial(fit_distributed, storage=self.config["out"])
+            fit = functools.partial(fit_distributed, keeper=keeper)
         with scratch() as folder:
             record = run_trial(
                 plan,
@@ -64,6 +67,8 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
                 self.config["trial_id"],
             )
             publish(self.publisher, Path(self.config["out"]), pack(folder), RECORD)
+        if several_workers(self.workers):
+            keeper.forget()
         worst = record.worst_attack
         return {
             "done": True,
@@ -132,7 +137,7 @@ def tune_queue(
     queue: TrialQueue,
     *,
     slots: int,
-    workers: int,
+    workers: Workers,
     scratch: Path,
     finished: Callable[[TrialRecord], None],
 ) -> None:
@@ -153,7 +158,7 @@ def tune_queue(
     searcher = QueueSearcher(queue, finished)
     trainable = tune.with_resources(
         tune.with_parameters(SweepTrial, shared=shared | {"workers": workers}),
-        {"CPU": 1 if workers == 1 else 0.01},
+        {"CPU": 0.01 if several_workers(workers) else 1},
     )
     tuner = tune.Tuner(
         trainable,
