@@ -302,15 +302,17 @@ def train(
 
     from augment.plan import make_plan
     from orchestrator.distributed import fit_distributed
+    from orchestrator.placement import check_capacity
     from orchestrator.publisher import start_publisher
     from orchestrator.serving import fit_served
-    from orchestrator.train_group import StateKeeper, check_capacity
+    from orchestrator.train_group import StateKeeper
     from orchestrator.trial import accuracy_of, fit_here
     from tasks.workers import several_workers
 
     display = Display(console)
     store = Store(spec.storage)
     with store.locked(), embedded_ray(spec.compute.cpus), display.live():
+        check_capacity(spec.training.workers)
         selection = choose(spec, store, display.stage)
         world = prepare_world(spec, store, selection, display.stage)
         targets = world.targets if defense == "dcd" else ()
@@ -319,7 +321,6 @@ def train(
         epochs = spec.training.epochs
         several = several_workers(spec.training.workers)
         if several:
-            check_capacity(spec.training.workers)
             keeper = StateKeeper(start_publisher(), out.absolute() / "training")
             fit = functools.partial(fit_distributed, keeper=keeper)
         else:

@@ -50,7 +50,7 @@ def fit_distributed(
 
     Raises:
         TrainingError: the loss is not finite.
-        ClusterError: the cluster is too small, or too many processes were lost.
+        ClusterError: too many processes were lost.
     """
     import ray
 
@@ -69,7 +69,7 @@ def fit_distributed(
         "seed": seed,
     }
     last, _ = train_group(
-        _loop,
+        train_loop,
         config,
         spec.workers,
         own,
@@ -96,12 +96,12 @@ def training_key(
 
     Its checkpoints lie under this name, so that none is taken up by a training that is another.
     """
-    pixels = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+    pixels = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
     settings = spec.model_dump(mode="json", exclude={"workers"})
     return fingerprint([settings, num_classes, seed, plan_digest(recipe), pixels])
 
 
-def _loop(member: Member, config: dict[str, Any]) -> None:
+def train_loop(member: Member, config: dict[str, Any]) -> None:
     """Train as one of several processes."""
     import ray
     import torch

@@ -30,6 +30,7 @@ from orchestrator.judges import (
     train_judges,
     trained_judges,
 )
+from orchestrator.placement import Placement, capacity_now, options, place
 from orchestrator.progress import Display, TrialProgress
 from orchestrator.publisher import publish, start_publisher
 from orchestrator.records import Rate, TrialRecord
@@ -44,13 +45,11 @@ from orchestrator.stages import (
 )
 from orchestrator.store import MANIFEST, Store, records_of, write_atomic
 from orchestrator.summary import summarise
-from orchestrator.train_group import check_capacity
 from orchestrator.trainers import measure_trainers, still_to_train
 from orchestrator.trial import World
 from orchestrator.trial_queue import TrialQueue
 from tasks.errors import FailedTrialsError, UnfinishedRunError
 from tasks.spec import Spec, fingerprint
-from tasks.workers import most_workers, several_workers
 
 if TYPE_CHECKING:
     from orchestrator.tracking import BackgroundTracker
@@ -170,29 +169,31 @@ def _run_trials(
     """Make the shared artefacts, then let Tune run every trial that has no record."""
     import ray
 
-    if several_workers(spec.training.workers):
-        check_capacity(spec.training.workers)
+    at_once = total if spec.sweep.search != "optuna" else min(total, spec.sweep.lookahead)
+    placed = place(
+        capacity_now(),
+        workers=spec.training.workers,
+        trials=at_once,
+        limit=spec.compute.concurrent_trials,
+        gpus_per_trial=spec.compute.gpus_per_trial,
+    )
     selection = choose(spec, store, display.stage)
     world = prepare_world(spec, store, selection, display.stage)
     prior, prior_key = prepare_prior(spec, store, selection, display.stage)
     judged_by = fingerprint([protocol_key(spec, world), prior_key])
     _write_examples(run, world)
 
-    cpus = int(ray.cluster_resources().get("CPU", 1))
-    workers = most_workers(spec.training.workers)
     judges = judges_of(spec, world, store)
     world_ref = ray.put(world)
     publisher = start_publisher()
-    make_judges = ray.remote(num_cpus=1, max_retries=2)(_judges_task)
+    make_judges = ray.remote(**options(placed.task), max_retries=2)(_judges_task)
     judges_ref = make_judges.remote(judges, trained_judges(judges), world_ref, publisher)
-    if cpus < 2 * workers:
+    if placed.judges_first:
         # A trial that waits for the judges would hold the very core that they need.
         ray.wait([judges_ref])
 
-    slots = spec.compute.concurrent_trials or max(1, cpus // workers)
-    slots = min(slots, spec.sweep.lookahead, total)
     queue = TrialQueue(spec, world, judged_by, run, total)
-    bar = TrialProgress(display, total, total - len(queue.missing()), slots)
+    bar = TrialProgress(display, total, total - len(queue.missing()), placed.slots)
     bar.start()
 
     def finished(record: TrialRecord) -> None:
@@ -202,7 +203,7 @@ def _run_trials(
 
     if queue.missing():
         given = {"world": world_ref, "judges": judges_ref, "publisher": publisher}
-        _tune(spec, given | {"prior": prior}, queue, slots, finished)
+        _tune(spec, given | {"prior": prior}, queue, placed, finished)
     ray.get(judges_ref)
     _write_evaluation(run, judges, spec)
     shared = {"world": world_ref, "prior": prior, "judges": judges_ref}
@@ -216,7 +217,7 @@ def _tune(
     spec: ExperimentSpec,
     shared: dict[str, Any],
     queue: TrialQueue,
-    slots: int,
+    placed: Placement,
     finished: Callable[[TrialRecord], None],
 ) -> None:
     """Run the queue through Ray Tune."""
@@ -227,7 +228,7 @@ def _tune(
         tune_queue(
             shared | {"spec": spec},
             queue,
-            slots=slots,
+            placed=placed,
             workers=spec.training.workers,
             scratch=Path(scratch),
             finished=finished,

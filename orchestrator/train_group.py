@@ -77,7 +77,7 @@ class Member:
         if self.device.type == "cpu":
             torch.set_num_threads(1)
         self._writing: Any = None
-        self._written = -math.inf
+        self.started = self._written = -math.inf
 
     def start(self) -> tuple[int, Bundle] | None:
         """Return the state to go on from, the same for all; waits for all to be ready.
@@ -94,7 +94,7 @@ class Member:
             handed = [self.keeper.publisher.newest_state.remote(self.keeper.folder)]
         handed = collective.broadcast_from_rank_zero(handed)
         found: tuple[int, Bundle] | None = ray.get(handed[0])
-        self._written = time.monotonic()
+        self.started = self._written = time.monotonic()
         return found
 
     def offer(self, step: int, make: Callable[[], Bundle], *, last: bool = False) -> None:
@@ -150,13 +150,12 @@ def train_group(
 
     Raises:
         TrainingError: raised by the loop; it is not tried again.
-        ClusterError: the cluster is too small, or too many processes were lost.
+        ClusterError: too many processes were lost.
     """
     from ray import train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     gpus = use_gpus(workers)
-    check_capacity(workers, cores_each, gpus=gpus)
     # Ray Train's own notes; nothing in there is needed afterwards.
     notes = tempfile.mkdtemp(prefix="dcd-train-")
     trainer = TorchTrainer(
@@ -199,7 +198,6 @@ def train_group(
 
 def _process(config: dict[str, Any]) -> dict[str, Any]:
     """Run the loop in one process of the group."""
-    started = time.monotonic()
     member = Member(config["keeper"])
     try:
         config["loop"](member, config["config"])
@@ -207,7 +205,7 @@ def _process(config: dict[str, Any]) -> dict[str, Any]:
         # Every process comes to the same loss. Raised, it would be taken for a lost process, and
         # the same training tried again.
         return {"error": str(error)}
-    return {"seconds": time.monotonic() - started}
+    return {"training": time.monotonic() - member.started}
 
 
 def use_gpus(workers: Workers) -> bool:
@@ -215,25 +213,6 @@ def use_gpus(workers: Workers) -> bool:
     import ray
 
     return bool(ray.cluster_resources().get("GPU", 0) >= least_workers(workers))
-
-
-def check_capacity(workers: Workers, cores_each: float = 1.0, *, gpus: bool = False) -> None:
-    """Refuse more processes than the cluster has cores for; Ray would wait for ever.
-
-    Raises:
-        ClusterError: it is too small.
-    """
-    import ray
-
-    if gpus:
-        return
-    cores = float(ray.cluster_resources().get("CPU", 0))
-    least = least_workers(workers)
-    if least * cores_each > cores:
-        raise ClusterError(
-            f"training.workers={least} needs {least * cores_each:g} cores and Ray has {cores:g}; "
-            f"use training.workers={max(1, int(cores / cores_each))}, or a larger cluster"
-        )
 
 
 def _get(reference: Any) -> None:

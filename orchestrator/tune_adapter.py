@@ -16,6 +16,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from orchestrator.bundle import pack, scratch
+from orchestrator.placement import Placement, options
 from orchestrator.publisher import publish
 from orchestrator.records import TrialRecord
 from orchestrator.store import RECORD
@@ -40,6 +41,14 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         self.judges_ref = shared["judges"]
         self.publisher = shared["publisher"]
         self.workers = shared["workers"]
+        self.attack = None
+        if shared["spread"]:
+            from orchestrator.attack_tasks import attack_in_tasks
+
+            count = len(self.world.attacked)
+            self.attack = attack_in_tasks(
+                shared["task"], shared["world"], ray.put(self.prior), count
+            )
         self.config = config
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -65,6 +74,7 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
                 fit,
                 folder,
                 self.config["trial_id"],
+                self.attack,
             )
             publish(self.publisher, Path(self.config["out"]), pack(folder), RECORD)
         if several_workers(self.workers):
@@ -136,7 +146,7 @@ def tune_queue(
     shared: dict[str, Any],
     queue: TrialQueue,
     *,
-    slots: int,
+    placed: Placement,
     workers: Workers,
     scratch: Path,
     finished: Callable[[TrialRecord], None],
@@ -146,9 +156,8 @@ def tune_queue(
     Args:
         shared: the experiment, references to world and judges, the prior, and the publisher.
         queue: the trials.
-        slots: how many at once.
-        workers: training processes of a trial; above 1 the trial itself holds next to no core,
-            since a trial that holds one while its workers wait for one never ends.
+        placed: how many at once, and what each holds.
+        workers: training processes of a trial.
         scratch: Tune's own files; nothing in there is needed afterwards.
         finished: called in this process for each record.
 
@@ -156,16 +165,17 @@ def tune_queue(
         ClusterError: a trial's process died, more than once.
     """
     searcher = QueueSearcher(queue, finished)
+    own = {"workers": workers, "spread": placed.spread, "task": options(placed.task)}
     trainable = tune.with_resources(
-        tune.with_parameters(SweepTrial, shared=shared | {"workers": workers}),
-        {"CPU": 0.01 if several_workers(workers) else 1},
+        tune.with_parameters(SweepTrial, shared=shared | own),
+        placed.trial,
     )
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=len(queue.missing()),
-            max_concurrent_trials=slots,
+            max_concurrent_trials=placed.slots,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(

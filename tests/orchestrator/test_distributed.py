@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
+from ray import put as ray_put
 
 from augment.plan import make_plan
 from augment.spec import DcdSpec
-from orchestrator.distributed import encode_state, fit_distributed, training_key
+from orchestrator.bundle import Bundle
+from orchestrator.distributed import (
+    decode_state,
+    encode_state,
+    fit_distributed,
+    train_loop,
+    training_key,
+)
 from orchestrator.publisher import start_publisher
-from orchestrator.train_group import StateKeeper
+from orchestrator.train_group import Member, StateKeeper, train_group
 from orchestrator.train_states import keep_state
 from orchestrator.trial import fit_here, training_rows
 from tasks.checkpoint import Checkpoint
 from tasks.classifiers import build_model
 from tasks.defenses.spec import (
     AnyDefense,
+    LabelSmoothingSpec,
     MidSpec,
     NegLsSpec,
     RandomErasingSpec,
@@ -28,7 +40,7 @@ from tasks.defenses.spec import (
     TransferSpec,
 )
 from tasks.draws import Draws
-from tasks.errors import ClusterError, TrainingError
+from tasks.errors import TrainingError
 from tasks.training import TrainingState, fit
 from tasks.training_spec import TrainingSpec
 from tasks.workers import WorkerRange, Workers
@@ -117,37 +129,56 @@ def test_two_go_on_from_what_one_left_and_pass_over_a_torn_checkpoint(keeper: St
     assert not keeper.folder.exists()
 
 
-def test_more_processes_than_cores_are_refused_before_anything_runs(keeper: StateKeeper) -> None:
-    spec = SPEC.model_copy(update={"workers": 7})
-    message = r"training\.workers=7 needs 7 cores and Ray has 2; use training\.workers=2"
-    with pytest.raises(ClusterError, match=message):
-        fit_distributed(IMAGES, PLAN, 4, spec, 0, keeper=keeper)
-    assert not keeper.folder.exists()
+TOLERANCES: dict[str, tuple[AnyDefense, float]] = {
+    "neg-ls": (NegLsSpec(start=0.0, full=0.5), 1e-3),
+    "label-smoothing": (LabelSmoothingSpec(), 1e-3),
+    "random-erasing": (RandomErasingSpec(), 1e-3),
+    "rolss": (RolssSpec(), 1e-3),
+    "mid": (MidSpec(size=8), 0.2),  # draws by process: close, and not the same
+    "transfer": (TransferSpec(), 1e-2),  # rounding, grown over the steps
+}
 
 
-@pytest.mark.parametrize(
-    ("defense", "tolerance"),
-    [
-        (NegLsSpec(start=0.0, full=0.5), 1e-3),
-        (RandomErasingSpec(), 1e-3),
-        (RolssSpec(), 1e-3),
-        (MidSpec(size=8), 0.2),  # draws by process: close, and not the same
-        (TransferSpec(), 1e-2),  # rounding, grown over the steps
-    ],
-    ids=lambda value: getattr(value, "name", ""),
-)
-def test_two_workers_train_a_defence_too(
-    defense: AnyDefense, tolerance: float, keeper: StateKeeper, tmp_path: Path
-) -> None:
-    if isinstance(defense, TransferSpec):
-        taught = fit_here(IMAGES, PLAN, 4, SPEC, 7).save(tmp_path / "public")
-        defense = defense.model_copy(update={"weights": taught})
-    spec = SPEC.model_copy(update={"defense": defense})
-    alone = fit_here(IMAGES, PLAN, 4, spec, 0)
-    both = spec.model_copy(update={"workers": 2})
-    together = fit_distributed(IMAGES, PLAN, 4, both, 0, keeper=keeper)
-    assert np.allclose(alone.meta.losses, together.meta.losses, atol=tolerance, rtol=tolerance)
-    assert together.meta.training.defense == defense
+def train_all(member: Member, config: dict[str, Any]) -> None:
+    """Train one defence after the other in the same processes: starting them takes longest."""
+    for name, spec in config["specs"].items():
+        own = Member(replace(member.keeper, folder=member.keeper.folder / name))
+        train_loop(own, config | {"spec": spec})
+    member.offer(1, lambda: Bundle({}), last=True)
+
+
+def test_two_workers_train_every_defence_too(keeper: StateKeeper, tmp_path: Path) -> None:
+    taught = fit_here(IMAGES, PLAN, 4, SPEC, 7).save(tmp_path / "public")
+    specs = {}
+    for name, (defense, _) in TOLERANCES.items():
+        if isinstance(defense, TransferSpec):
+            defense = defense.model_copy(update={"weights": taught})
+        specs[name] = SPEC.model_copy(update={"defense": defense})
+    config = {
+        "specs": {name: spec.model_dump(mode="json") for name, spec in specs.items()},
+        "images": ray_put(IMAGES),
+        "recipe": ray_put(PLAN),
+        "num_classes": 4,
+        "seed": 0,
+    }
+    train_group(train_all, config, 2, keeper, 1, what="every defence")
+    for name, (_, tolerance) in TOLERANCES.items():
+        alone = fit_here(IMAGES, PLAN, 4, specs[name], 0)
+        found = replace(keeper, folder=keeper.folder / name).newest()
+        assert found is not None
+        losses = decode_state(found[1]).losses
+        assert np.allclose(alone.meta.losses, losses, atol=tolerance, rtol=tolerance), name
+
+
+def test_every_defence_trains_with_two_workers_or_says_why_not() -> None:
+    for kind in get_args(AnyDefense):
+        name = kind.model_fields["name"].default
+        if name in TOLERANCES or name == "none":
+            assert not kind.one_process
+        else:
+            assert kind.one_process
+            with pytest.raises(ValidationError, match=kind.one_process):
+                TrainingSpec.model_validate({"defense": name, "workers": 2})
 
 
 def test_a_loss_that_is_not_finite_is_the_same_sentence(keeper: StateKeeper) -> None:
