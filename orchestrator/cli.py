@@ -13,6 +13,7 @@ import typer
 from orchestrator.failure import Command
 from orchestrator.report_command import report
 from orchestrator.trainers_cli import trainers
+from orchestrator.views_cli import register as register_views
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -524,6 +525,9 @@ def audit(
     outcome = run(spec, asked, _console(as_json), spec.attacks if named else None)
     _show(outcome, as_json)
     outcome.require_pass()
+
+
+register_views(app)
 
 
 @prior_app.command("train", cls=Command)
