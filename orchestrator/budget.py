@@ -3,9 +3,9 @@
 The unit is the device-hour: an hour of one GPU where a trial holds GPUs, else of one core. Money is
 device-hours times one price, the same that `dcdctl report --hour-price` takes.
 
-A trial runs under a lease: a number of devices, and the seconds that it is expected to need. A lease
-is opened only if it fits beside everything spent and reserved. Estimates may be too low, so what is
-running is watched too: when the accounts are one lease over the limit, everything stops.
+A trial runs under a lease: a number of devices, and the seconds that it is expected to need. A
+lease is opened only if it fits beside everything spent and reserved. Estimates may be too low, so
+what runs is watched too: when the accounts are one lease over the limit, everything stops.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 HOUR = 3600.0
 
 FEW = 10
-"""Lengths below which the longest is taken, not a quantile: with fewer the 90 % one is no better."""
+"""Lengths below which the longest is taken: a quantile of fewer says no more."""
 
 
 @dataclass(frozen=True)

@@ -135,5 +135,6 @@ def _settled(spend: Spend, recorded: set[str], now: float) -> Spend:
     for trial, lease in spend.open.items():
         if trial not in recorded:
             took = max(0.0, now - lease.opened)
-            lost += lease.devices * min(took, lease.reserve_s or took) / HOUR
+            most = took if lease.reserve_s is None else min(took, lease.reserve_s)
+            lost += lease.devices * most / HOUR
     return spend.model_copy(update={"open": {}, "lost": lost})

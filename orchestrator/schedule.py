@@ -1,7 +1,7 @@
 """Which trial starts next, where, and when none does any more: decisions without Ray and clock.
 
 The same code runs a sweep under Ray (`orchestrator.trial_queue`, with the computer's clock) and a
-model of a thousand nodes (`benchmarks/scale.py`, with a simulated one). Time comes in as an argument.
+model of a thousand nodes (`benchmarks/scale.py`, with a simulated one). Time is an argument.
 
 Rules, in this order:
 1. A trial starts after all those that its setting depends on; the one with the lowest index first.
@@ -116,7 +116,7 @@ class Schedule:
             return "ended"
         index = self._waiting[0]
         if not self.ready(index, self.ended):
-            return "wait"
+            return "wait" if self._running else "ended"  # what it depends on was given up
         reserve = reserve_of(self.seconds, self.expected_s)
         if not self.budget.admits(self.devices, reserve, now_s):
             if self.budget.exhausted(self.devices, reserve, now_s):
@@ -144,10 +144,17 @@ class Schedule:
         self._close(index, hours)
         self._learn(index, seconds)
 
-    def lose(self, index: int, hours: float) -> None:
-        """Take a lease that was lost: what it took is spent, and its trial waits again."""
+    def lose(self, index: int, hours: float, *, again: bool = True) -> None:
+        """Take a lease that was lost: what it took is spent.
+
+        Args:
+            index: of the trial.
+            hours: device-hours that it took.
+            again: the trial waits for another lease; else it is given up.
+        """
         self._close(index, hours)
-        heapq.heappush(self._waiting, index)
+        if again:
+            heapq.heappush(self._waiting, index)
 
     def must_stop(self, now_s: float) -> bool:
         """Say whether all that runs has to stop: the budget is passed by a whole lease."""

@@ -126,6 +126,20 @@ class ComputeSpec(Spec):
     concurrent_trials: int | None = Field(
         None, ge=1, description="Trials at once; null fills the cluster."
     )
+    max_hours: float | None = Field(
+        None,
+        gt=0,
+        description="Core-hours that a sweep or a comparison may spend, all its sittings together; "
+        "it stops before the trial that would pass them.",
+    )
+    max_cost: float | None = Field(
+        None, gt=0, description="The same in money, where a price is known."
+    )
+    hour_price: float | None = Field(
+        None,
+        gt=0,
+        description="Of one core or GPU for an hour; null takes what the cluster's nodes name.",
+    )
 
 
 class TrackingSpec(Spec):

@@ -21,12 +21,15 @@ from rich.console import Console
 
 from clusters.embedded import embedded_ray
 from orchestrator.adaptive import measure_adaptive, read_adaptive, sentence, still_to_measure
+from orchestrator.budget import HOUR
 from orchestrator.bundle import Bundle, scratch
 from orchestrator.judges import (
     Judge,
     accuracy_counts,
+    is_trained,
     judges_of,
     protocol_key,
+    seconds_of,
     train_judges,
     trained_judges,
 )
@@ -35,6 +38,7 @@ from orchestrator.publisher import publish, start_publisher
 from orchestrator.records import Rate, TrialRecord
 from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
+from orchestrator.spending import NOTE, BudgetNote, Spending
 from orchestrator.stages import (
     Selection,
     choose,
@@ -47,7 +51,7 @@ from orchestrator.summary import summarise
 from orchestrator.trainers import measure_trainers, still_to_train
 from orchestrator.trial import World
 from orchestrator.trial_queue import TrialQueue
-from tasks.errors import FailedTrialsError, UnfinishedRunError
+from tasks.errors import BudgetReachedError, FailedTrialsError, UnfinishedRunError
 from tasks.spec import Spec, fingerprint
 
 if TYPE_CHECKING:
@@ -71,7 +75,9 @@ class SweepOutcome(Spec):
     next_commands: tuple[str, ...]
 
 
-def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> SweepOutcome:
+def run_sweep(
+    spec: ExperimentSpec, *, mode: Mode = "new", console: Console, spent_elsewhere: float = 0.0
+) -> SweepOutcome:
     """Run the experiment from data to report.
 
     Args:
@@ -79,8 +85,10 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
         mode: new: refuse to touch an unfinished run. resume: go on with it. fresh: set what is
             there aside, and start over.
         console: for progress.
+        spent_elsewhere: core-hours of other runs that share this one's budget.
 
     Raises:
+        BudgetReachedError: after the report was written: the budget ended the search.
         UnfinishedRunError: mode is new, and the run exists and is not finished.
         FailedTrialsError: after the report was written: at least one trial failed.
     """
@@ -96,10 +104,12 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
         before = len(records_of(run))
         display.line(_heading(spec, selection, run, before, total))
         tracker = _tracker(spec, store, run)
+        note: BudgetNote | None = None
         try:
             if before < total or _unfinished(spec, run):
                 with embedded_ray(spec.compute.cpus), display.live():
-                    _run_trials(spec, store, run, total, display, tracker)
+                    spending = Spending.of(spec, run, spent_elsewhere)
+                    note = _run_trials(spec, store, run, total, display, tracker, spending)
         finally:
             records = records_of(run)
             if tracker is not None:
@@ -119,6 +129,11 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
         next_commands=tuple(_next_commands(spec, run, records)),
     )
     failed = [record for record in records if record.status == "failed"]
+    if note is not None:
+        raise BudgetReachedError(
+            f"{note.sentence}{f'; {len(failed)} that were run failed' if failed else ''}; the "
+            f"report is {report}; go on with a larger budget and --resume"
+        )
     if failed:
         raise FailedTrialsError(
             f"{len(failed)} of {len(records)} trials failed, first trial {failed[0].index}: "
@@ -164,18 +179,29 @@ def _run_trials(
     total: int,
     display: Display,
     tracker: BackgroundTracker | None,
-) -> None:
-    """Make the shared artefacts, then let Tune run every trial that has no record."""
+    spending: Spending,
+) -> BudgetNote | None:
+    """Make the shared artefacts, then let Tune run every trial that has no record.
+
+    Returns:
+        Where the accounts stood when the budget ended it; None where all was run.
+    """
     import ray
 
-    selection = choose(spec, store, display.stage)
-    world = prepare_world(spec, store, selection, display.stage)
-    prior, prior_key = prepare_prior(spec, store, selection, display.stage)
+    (run / NOTE).unlink(missing_ok=True)
+    if not spending.left:
+        return spending.note(run, total)
+    ledger = spending.ledger
+    with ledger.stage("data and prior"):
+        selection = choose(spec, store, display.stage)
+        world = prepare_world(spec, store, selection, display.stage)
+        prior, prior_key = prepare_prior(spec, store, selection, display.stage)
     judged_by = fingerprint([protocol_key(spec, world), prior_key])
     _write_examples(run, world)
 
     cpus = int(ray.cluster_resources().get("CPU", 1))
     judges = judges_of(spec, world, store)
+    new_judges = [judge for judge in judges if not is_trained(judge)]
     world_ref = ray.put(world)
     publisher = start_publisher()
     make_judges = ray.remote(num_cpus=1, max_retries=2)(_judges_task)
@@ -186,7 +212,17 @@ def _run_trials(
 
     slots = spec.compute.concurrent_trials or max(1, cpus // spec.training.workers)
     slots = min(slots, spec.sweep.lookahead, total)
-    queue = TrialQueue(spec, world, judged_by, run, total)
+    spending.count(spec, run)
+    queue = TrialQueue(
+        spec,
+        world,
+        judged_by,
+        run,
+        total,
+        budget=spending.budget,
+        ledger=ledger,
+        expected_s=spending.expected_s,
+    )
     bar = TrialProgress(display, total, total - len(queue.missing()), slots)
     bar.start()
 
@@ -200,11 +236,20 @@ def _run_trials(
         _tune(spec, given | {"prior": prior}, queue, slots, finished)
     ray.get(judges_ref)
     _write_evaluation(run, judges, spec)
+    for judge in new_judges:
+        ledger.add("judges", seconds_of(judge) / HOUR)
     shared = {"world": world_ref, "prior": prior, "judges": judges_ref}
     records = records_of(run)
-    measure_adaptive(spec, store, selection, run, records, shared, display.stage)
+    spending.count(spec, run)
+    if queue.schedule.over_budget or (_unfinished(spec, run) and not spending.left):
+        return spending.note(run, total)
+    # Their tasks fill the machine, so all of it is counted for as long as they take.
+    with ledger.stage("adaptive attacks", cpus):
+        measure_adaptive(spec, store, selection, run, records, shared, display.stage)
     waiting = still_to_train(spec, records, run, spec.hostile_trainers)
-    measure_trainers(spec, store, selection, run, waiting, shared, display.stage)
+    with ledger.stage("trainers", cpus):
+        measure_trainers(spec, store, selection, run, waiting, shared, display.stage)
+    return None
 
 
 def _tune(

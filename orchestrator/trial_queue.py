@@ -129,10 +129,13 @@ class TrialQueue:
             self.ledger.closed(self._given[record.index])
 
     def lose(self, trial_id: str) -> None:
-        """Take a trial that ended without a record: what it took is spent, and it waits again."""
+        """Take a trial that ended without a record; what it took is spent.
+
+        It is not given out again in this sitting: Tune has tried already.
+        """
         index = next(i for i, given in self._given.items() if given == trial_id)
         hours = self.schedule.budget.leases[str(index)].spent_hours(self.clock())
-        self.schedule.lose(index, hours)
+        self.schedule.lose(index, hours, again=False)
         if self.ledger is not None:
             self.ledger.closed(trial_id, hours)
 
