@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
@@ -37,6 +38,8 @@ class Spend(Spec):
     """Device-hours that no trial record has."""
 
     version: int = 1
+    unit: Literal["core", "GPU"] = "core"
+    share: float = Field(1.0, description="Of a device, that a trial of one process holds.")
     open: dict[str, OpenLease] = {}
     lost: float = Field(0.0, description="By trials that were lost or stopped.")
     stages: dict[str, float] = Field({}, description="For all trials together, by what it was.")
@@ -60,22 +63,25 @@ def read_spend(run: Path) -> Spend:
         ) from error
 
 
-def device_hours(record: TrialRecord, workers: int = 1) -> float:
+def device_hours(record: TrialRecord, workers: int = 1, share: float = 1.0) -> float:
     """Return what a trial took.
 
     Args:
-        record: of the trial.
-        workers: processes that trained it; the rest of a trial runs in one.
+        record: of the trial; the seconds of attacks in several tasks are added up in it.
+        workers: processes that trained it, each on a device of its own where they are several.
+        share: of a device, that everything else holds.
     """
+    training = workers if workers > 1 else share
     held = sum(
-        seconds * (workers if stage == "train" else 1) for stage, seconds in record.cost_s.items()
+        seconds * (training if stage == "train" else share)
+        for stage, seconds in record.cost_s.items()
     )
     return held / HOUR
 
 
 def spent_hours(records: Iterable[TrialRecord], spend: Spend, workers: int = 1) -> float:
     """Return everything that a run has spent, in device-hours."""
-    trials = sum(device_hours(record, workers) for record in records)
+    trials = sum(device_hours(record, workers, spend.share) for record in records)
     return trials + spend.lost + sum(spend.stages.values())
 
 
@@ -91,6 +97,11 @@ class Ledger:
         self.path = run / SPEND
         self.clock = clock
         self.spend = _settled(read_spend(run), records_in(run), clock())
+
+    def holds(self, unit: Literal["core", "GPU"], share: float) -> None:
+        """Note what a trial holds."""
+        if (unit, share) != (self.spend.unit, self.spend.share):
+            self._write(unit=unit, share=share)
 
     def opened(self, trial: str, devices: float, reserve_s: float | None) -> None:
         """Note a lease before its trial starts."""

@@ -371,7 +371,7 @@ def _spend(
     workers = spec.training.workers
     hour_price = spec.compute.hour_price if hour_price is None else hour_price
     under_way = sum(trial.seconds for trial in running) * workers
-    failed = sum(device_hours(r, workers) for r in records if r.status == "failed")
+    failed = sum(device_hours(r, workers, beside.share) for r in records if r.status == "failed")
     whole = 3600 * spent_hours(records, beside, workers) + under_way
     return Spend(
         core_hours=whole / 3600,

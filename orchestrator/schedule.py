@@ -173,7 +173,7 @@ class Schedule:
         self.budget.close(str(index), hours)
 
 
-def place(places: Sequence[Place], devices: float) -> Place | None:
+def fastest(places: Sequence[Place], devices: float) -> Place | None:
     """Return where a trial starts: the fastest place with room, of equal ones the emptiest."""
     fit = [one for one in places if one.free >= devices]
     return max(fit, key=lambda one: (one.speed, one.free), default=None)

@@ -9,15 +9,13 @@ from pydantic import Field, ValidationError
 
 from orchestrator.budget import Budget, Limits, spoken
 from orchestrator.ledger import Ledger, read_spend, spent_hours
+from orchestrator.placement import capacity_now
 from orchestrator.prices import limits_of, running_prices
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import records_of, write_atomic
 from tasks.spec import Spec
 
 NOTE = "budget.json"
-
-UNIT = "core"
-"""What a trial holds; a device-hour is an hour of one of these."""
 
 
 class BudgetNote(Spec):
@@ -62,7 +60,8 @@ class Spending:
             StoreError: the ledger cannot be read.
         """
         limits = limits_of(spec.compute, running_prices())
-        ledger = Ledger(run)
+        ledger, gpus = Ledger(run), capacity_now().gpus
+        ledger.holds("GPU" if gpus else "core", spec.compute.gpus_per_trial if gpus else 1.0)
         workers = spec.training.workers
         before = spent_hours(records_of(run), ledger.spend, workers)
         return cls(Budget(limits, before + elsewhere), ledger, elsewhere, expected_s)
@@ -71,6 +70,11 @@ class Spending:
         """Bring what was prepared meanwhile into the accounts."""
         spent = spent_hours(records_of(run), self.ledger.spend, spec.training.workers)
         self.budget.spent_hours = spent + self.elsewhere
+
+    def devices(self, spec: ExperimentSpec) -> float:
+        """Return what a trial holds while it trains: cores or GPUs."""
+        workers = spec.training.workers
+        return workers if workers > 1 else self.ledger.spend.share
 
     @property
     def left(self) -> bool:
@@ -82,7 +86,7 @@ class Spending:
         limits, spent = self.budget.limits, self.budget.spent_hours
         done = len(records_of(run))
         note = BudgetNote(
-            sentence=_sentence(limits, spent, done, total),
+            sentence=_sentence(limits, spent, done, total, self.ledger.spend.unit),
             spent_hours=round(spent, 6),
             limit_hours=limits.device_hours,
             hour_price=limits.hour_price,
@@ -106,10 +110,10 @@ def run_spent(run: Path, spec: ExperimentSpec) -> float:
     return spent_hours(records_of(run), read_spend(run), spec.training.workers)
 
 
-def _sentence(limits: Limits, spent: float, done: int, total: int) -> str:
+def _sentence(limits: Limits, spent: float, done: int, total: int, unit: str) -> str:
     asked = []
     if limits.hours is not None:
-        asked.append(f"{limits.hours:g} {UNIT}-hours")
+        asked.append(f"{limits.hours:g} {unit}-hours")
     if limits.cost is not None:
         asked.append(f"{limits.cost:g} at {limits.hour_price:g} an hour")
     what = (
@@ -118,6 +122,6 @@ def _sentence(limits: Limits, spent: float, done: int, total: int) -> str:
         else "all trials were run, and what follows them was not"
     )
     return (
-        f"The budget of {' and '.join(asked)} ended the search: {spoken(spent, limits, UNIT)} were "
+        f"The budget of {' and '.join(asked)} ended the search: {spoken(spent, limits, unit)} were "
         f"spent, and {what}"
     )

@@ -33,6 +33,7 @@ from orchestrator.judges import (
     train_judges,
     trained_judges,
 )
+from orchestrator.placement import Placement, capacity_now, options, place
 from orchestrator.progress import Display, TrialProgress
 from orchestrator.publisher import publish, start_publisher
 from orchestrator.records import Rate, TrialRecord
@@ -191,6 +192,14 @@ def _run_trials(
     (run / NOTE).unlink(missing_ok=True)
     if not spending.left:
         return spending.note(run, total)
+    at_once = total if spec.sweep.search != "optuna" else min(total, spec.sweep.lookahead)
+    placed = place(
+        capacity_now(),
+        workers=spec.training.workers,
+        trials=at_once,
+        limit=spec.compute.concurrent_trials,
+        gpus_per_trial=spec.compute.gpus_per_trial,
+    )
     ledger = spending.ledger
     with ledger.stage("data and prior"):
         selection = choose(spec, store, display.stage)
@@ -199,19 +208,16 @@ def _run_trials(
     judged_by = fingerprint([protocol_key(spec, world), prior_key])
     _write_examples(run, world)
 
-    cpus = int(ray.cluster_resources().get("CPU", 1))
     judges = judges_of(spec, world, store)
     new_judges = [judge for judge in judges if not is_trained(judge)]
     world_ref = ray.put(world)
     publisher = start_publisher()
-    make_judges = ray.remote(num_cpus=1, max_retries=2)(_judges_task)
+    make_judges = ray.remote(**options(placed.task), max_retries=2)(_judges_task)
     judges_ref = make_judges.remote(judges, trained_judges(judges), world_ref, publisher)
-    if cpus < 2 * spec.training.workers:
+    if placed.judges_first:
         # A trial that waits for the judges would hold the very core that they need.
         ray.wait([judges_ref])
 
-    slots = spec.compute.concurrent_trials or max(1, cpus // spec.training.workers)
-    slots = min(slots, spec.sweep.lookahead, total)
     spending.count(spec, run)
     queue = TrialQueue(
         spec,
@@ -222,8 +228,9 @@ def _run_trials(
         budget=spending.budget,
         ledger=ledger,
         expected_s=spending.expected_s,
+        devices=spending.devices(spec),
     )
-    bar = TrialProgress(display, total, total - len(queue.missing()), slots)
+    bar = TrialProgress(display, total, total - len(queue.missing()), placed.slots)
     bar.start()
 
     def finished(record: TrialRecord) -> None:
@@ -233,7 +240,7 @@ def _run_trials(
 
     if queue.missing():
         given = {"world": world_ref, "judges": judges_ref, "publisher": publisher}
-        _tune(spec, given | {"prior": prior}, queue, slots, finished)
+        _tune(spec, given | {"prior": prior}, queue, placed, finished)
     ray.get(judges_ref)
     _write_evaluation(run, judges, spec)
     for judge in new_judges:
@@ -243,11 +250,13 @@ def _run_trials(
     spending.count(spec, run)
     if queue.schedule.over_budget or (_unfinished(spec, run) and not spending.left):
         return spending.note(run, total)
-    # Their tasks fill the machine, so all of it is counted for as long as they take.
-    with ledger.stage("adaptive attacks", cpus):
+    there = capacity_now()
+    devices = there.gpus or there.cpus
+    # Their tasks fill the cluster, so all of it is counted for as long as they take.
+    with ledger.stage("adaptive attacks", devices):
         measure_adaptive(spec, store, selection, run, records, shared, display.stage)
     waiting = still_to_train(spec, records, run, spec.hostile_trainers)
-    with ledger.stage("trainers", cpus):
+    with ledger.stage("trainers", devices):
         measure_trainers(spec, store, selection, run, waiting, shared, display.stage)
     return None
 
@@ -256,7 +265,7 @@ def _tune(
     spec: ExperimentSpec,
     shared: dict[str, Any],
     queue: TrialQueue,
-    slots: int,
+    placed: Placement,
     finished: Callable[[TrialRecord], None],
 ) -> None:
     """Run the queue through Ray Tune."""
@@ -267,7 +276,7 @@ def _tune(
         tune_queue(
             shared | {"spec": spec},
             queue,
-            slots=slots,
+            placed=placed,
             workers=spec.training.workers,
             scratch=Path(scratch),
             finished=finished,

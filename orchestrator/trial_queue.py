@@ -34,6 +34,7 @@ class TrialQueue:
         budget: the accounts, with what was spent before; None is no limit.
         ledger: notes the leases; None notes nothing.
         expected_s: 90 % quantile of a trial's length by the plan's estimate.
+        devices: cores or GPUs that a trial holds.
         clock: seconds; only differences count.
     """
 
@@ -48,6 +49,7 @@ class TrialQueue:
         budget: Budget | None = None,
         ledger: Ledger | None = None,
         expected_s: float | None = None,
+        devices: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.spec = spec
@@ -62,7 +64,7 @@ class TrialQueue:
         self.schedule = Schedule(
             total,
             lambda index, ended: index == 0 or known_enough(index, spec.sweep, ended),
-            devices=self.workers,
+            devices=devices,
             budget=budget,
             expected_s=expected_s,
         )
@@ -124,7 +126,9 @@ class TrialQueue:
     def put(self, record: TrialRecord) -> None:
         """Take a finished trial's record."""
         self.records[record.index] = record
-        self.schedule.finish(record.index, device_hours(record, self.workers), _length(record))
+        share = self.ledger.spend.share if self.ledger is not None else 1.0
+        hours = device_hours(record, self.workers, share)
+        self.schedule.finish(record.index, hours, _length(record))
         if self.ledger is not None:
             self.ledger.closed(self._given[record.index])
 

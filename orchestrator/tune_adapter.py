@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.bundle import pack, scratch
 from orchestrator.halt import TrialStopped, start_halt, stoppable
+from orchestrator.placement import Placement, options
 from orchestrator.publisher import publish
 from orchestrator.records import TrialRecord
 from orchestrator.store import RECORD
@@ -40,6 +41,14 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         self.publisher = shared["publisher"]
         self.workers = shared["workers"]
         self.halt = shared["halt"]
+        self.attack = None
+        if shared["spread"]:
+            from orchestrator.attack_tasks import attack_in_tasks
+
+            count = len(self.world.attacked)
+            self.attack = attack_in_tasks(
+                shared["task"], shared["world"], ray.put(self.prior), count
+            )
         self.config = config
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -72,6 +81,7 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
                 fit,
                 folder,
                 self.config["trial_id"],
+                self.attack,
             )
             publish(self.publisher, Path(self.config["out"]), pack(folder), RECORD)
         worst = record.worst_attack
@@ -164,7 +174,7 @@ def tune_queue(
     shared: dict[str, Any],
     queue: TrialQueue,
     *,
-    slots: int,
+    placed: Placement,
     workers: int,
     scratch: Path,
     finished: Callable[[TrialRecord], None],
@@ -175,9 +185,8 @@ def tune_queue(
     Args:
         shared: the experiment, references to world and judges, the prior, and the publisher.
         queue: the trials.
-        slots: how many at once.
-        workers: training processes of a trial; above 1 the trial itself holds next to no core,
-            since a trial that holds one while its workers wait for one never ends.
+        placed: how many at once, and what each holds.
+        workers: training processes of a trial.
         scratch: Tune's own files; nothing in there is needed afterwards.
         finished: called in this process for each record.
         trainable: what a trial is; another one than `SweepTrial` only where the scheduling itself
@@ -188,16 +197,17 @@ def tune_queue(
     """
     searcher = QueueSearcher(queue, finished)
     halt = start_halt() if queue.schedule.budget.limited else None
+    own = {"workers": workers, "spread": placed.spread, "task": options(placed.task), "halt": halt}
     resourced = tune.with_resources(
-        tune.with_parameters(trainable, shared=shared | {"workers": workers, "halt": halt}),
-        {"CPU": 1 if workers == 1 else 0.01},
+        tune.with_parameters(trainable, shared=shared | own),
+        placed.trial,
     )
     tuner = tune.Tuner(
         resourced,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=len(queue.missing()),
-            max_concurrent_trials=slots,
+            max_concurrent_trials=placed.slots,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(

@@ -17,7 +17,7 @@ from orchestrator.ledger import SPEND, Ledger, device_hours, read_spend, spent_h
 from orchestrator.prices import LABEL, file_prices, hour_price, limits_of, node_price
 from orchestrator.report import write_report
 from orchestrator.report_data import ReportData
-from orchestrator.schedule import Place, Schedule, Start, place
+from orchestrator.schedule import Place, Schedule, Start, fastest
 from orchestrator.spec import ComputeSpec, ExperimentSpec
 from orchestrator.spending import Spending, read_note, run_spent
 from orchestrator.store import records_of
@@ -159,8 +159,8 @@ def test_a_clock_that_runs_back_takes_nothing_off() -> None:
 
 def test_the_fastest_place_with_room_is_taken_and_of_equal_ones_the_emptiest() -> None:
     places = [Place("slow", 8, 0.5), Place("full", 0.5, 4), Place("a", 2), Place("b", 3)]
-    assert place(places, 1) == places[3]
-    assert place(places, 9) is None
+    assert fastest(places, 1) == places[3]
+    assert fastest(places, 9) is None
 
 
 # --- money --------------------------------------------------------------------------------------
@@ -257,6 +257,7 @@ def test_a_damaged_ledger_is_one_sentence(tmp_path: Path) -> None:
         Ledger(tmp_path)
 
 
+@pytest.mark.usefixtures("ray")
 def test_the_report_says_that_the_budget_ended_the_search(tmp_path: Path) -> None:
     spec = ExperimentSpec(
         storage=str(tmp_path), compute=ComputeSpec(max_hours=0.2, max_cost=1, hour_price=2)
