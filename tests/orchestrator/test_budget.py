@@ -39,7 +39,9 @@ def simulate(
     """Run a schedule on `slots` equal devices; return it, the order of starts, and the time."""
     budget = Budget(Limits(hours=limit_hours), spent_before)
     schedule = Schedule(len(lengths), lambda i, ended: True, budget=budget, expected_s=expected_s)
-    now, started, running = 0.0, [], {}
+    now = 0.0
+    started: list[int] = []
+    running: dict[int, tuple[float, float]] = {}
     attempt = 0
     while True:
         while len(running) < slots and isinstance(chosen := schedule.next(now), Start):
