@@ -22,6 +22,7 @@ from rich.console import Console
 from clusters.embedded import embedded_ray
 from orchestrator.adaptive import measure_adaptive, read_adaptive, sentence, still_to_measure
 from orchestrator.bundle import Bundle, scratch
+from orchestrator.events import EventLog
 from orchestrator.judges import (
     Judge,
     accuracy_counts,
@@ -95,6 +96,7 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
         _enter(run, mode, total)
         write_atomic(run / "spec.json", spec.model_dump_json(indent=2) + "\n")
         before = len(records_of(run))
+        display.events = EventLog(run)
         display.line(_heading(spec, selection, run, before, total))
         tracker = _tracker(spec, store, run)
         try:
@@ -106,6 +108,7 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
             if tracker is not None:
                 tracker.submit(records)
         report = _report(run, display)
+        display.events.write("end", trials=len(records))
         if tracker is not None:
             tracker.submit(records)
             tracker.close(deadline_s=120)
@@ -203,7 +206,7 @@ def _run_trials(
 
     if queue.missing():
         given = {"world": world_ref, "judges": judges_ref, "publisher": publisher}
-        _tune(spec, given | {"prior": prior}, queue, placed, finished)
+        _tune(spec, given | {"prior": prior}, queue, placed, bar.begin, finished)
     ray.get(judges_ref)
     _write_evaluation(run, judges, spec)
     shared = {"world": world_ref, "prior": prior, "judges": judges_ref}
@@ -218,6 +221,7 @@ def _tune(
     shared: dict[str, Any],
     queue: TrialQueue,
     placed: Placement,
+    begun: Callable[[int, str], None],
     finished: Callable[[TrialRecord], None],
 ) -> None:
     """Run the queue through Ray Tune."""
@@ -231,6 +235,7 @@ def _tune(
             placed=placed,
             workers=spec.training.workers,
             scratch=Path(scratch),
+            begun=begun,
             finished=finished,
         )
     finally:

@@ -99,9 +99,15 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
 class QueueSearcher(Searcher):  # type: ignore[misc]
     """Hands out the trials of a queue in order."""
 
-    def __init__(self, queue: TrialQueue, finished: Callable[[TrialRecord], None]) -> None:
+    def __init__(
+        self,
+        queue: TrialQueue,
+        begun: Callable[[int, str], None],
+        finished: Callable[[TrialRecord], None],
+    ) -> None:
         super().__init__(metric="attack_accuracy", mode="min")
         self.queue = queue
+        self.begun = begun
         self.finished = finished
         self.failures: list[str] = []
 
@@ -117,6 +123,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
         if taken == "empty":
             return str(Searcher.FINISHED)
         plan, identity, out = taken
+        self.begun(plan.index, identity)
         return {"plan": plan, "trial_id": identity, "out": str(out)}
 
     def on_trial_complete(
@@ -144,6 +151,7 @@ def tune_queue(
     placed: Placement,
     workers: int,
     scratch: Path,
+    begun: Callable[[int, str], None],
     finished: Callable[[TrialRecord], None],
 ) -> None:
     """Run all missing trials of a queue.
@@ -154,12 +162,13 @@ def tune_queue(
         placed: how many at once, and what each holds.
         workers: training processes of a trial.
         scratch: Tune's own files; nothing in there is needed afterwards.
+        begun: called in this process with the index and id of each trial that is handed out.
         finished: called in this process for each record.
 
     Raises:
         ClusterError: a trial's process died, more than once.
     """
-    searcher = QueueSearcher(queue, finished)
+    searcher = QueueSearcher(queue, begun, finished)
     own = {"workers": workers, "spread": placed.spread, "task": options(placed.task)}
     trainable = tune.with_resources(
         tune.with_parameters(SweepTrial, shared=shared | own),
