@@ -23,6 +23,7 @@ from clusters.embedded import embedded_ray
 from orchestrator.adaptive import measure_adaptive, read_adaptive, sentence, still_to_measure
 from orchestrator.budget import HOUR
 from orchestrator.bundle import Bundle, scratch
+from orchestrator.events import EventLog
 from orchestrator.judges import (
     Judge,
     accuracy_counts,
@@ -103,6 +104,7 @@ def run_sweep(
         _enter(run, mode, total)
         write_atomic(run / "spec.json", spec.model_dump_json(indent=2) + "\n")
         before = len(records_of(run))
+        display.events = EventLog(run)
         display.line(_heading(spec, selection, run, before, total))
         tracker = _tracker(spec, store, run)
         note: BudgetNote | None = None
@@ -116,6 +118,7 @@ def run_sweep(
             if tracker is not None:
                 tracker.submit(records)
         report = _report(run, display)
+        display.events.write("end", trials=len(records))
         if tracker is not None:
             tracker.submit(records)
             tracker.close(deadline_s=120)
@@ -240,7 +243,7 @@ def _run_trials(
 
     if queue.missing():
         given = {"world": world_ref, "judges": judges_ref, "publisher": publisher}
-        _tune(spec, given | {"prior": prior}, queue, placed, finished)
+        _tune(spec, given | {"prior": prior}, queue, placed, bar.begin, finished)
     ray.get(judges_ref)
     _write_evaluation(run, judges, spec)
     for judge in new_judges:
@@ -266,6 +269,7 @@ def _tune(
     shared: dict[str, Any],
     queue: TrialQueue,
     placed: Placement,
+    begun: Callable[[int, str], None],
     finished: Callable[[TrialRecord], None],
 ) -> None:
     """Run the queue through Ray Tune."""
@@ -279,6 +283,7 @@ def _tune(
             placed=placed,
             workers=spec.training.workers,
             scratch=Path(scratch),
+            begun=begun,
             finished=finished,
         )
     finally:

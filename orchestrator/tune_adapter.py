@@ -109,9 +109,15 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
 class QueueSearcher(Searcher):  # type: ignore[misc]
     """Hands out the trials of a queue in order."""
 
-    def __init__(self, queue: TrialQueue, finished: Callable[[TrialRecord], None]) -> None:
+    def __init__(
+        self,
+        queue: TrialQueue,
+        begun: Callable[[int, str], None],
+        finished: Callable[[TrialRecord], None],
+    ) -> None:
         super().__init__(metric="attack_accuracy", mode="min")
         self.queue = queue
+        self.begun = begun
         self.finished = finished
         self.failures: list[str] = []
         self.given: dict[str, str] = {}
@@ -129,6 +135,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
             return str(Searcher.FINISHED)
         plan, identity, out = taken
         self.given[trial_id] = identity
+        self.begun(plan.index, identity)
         return {"plan": plan, "trial_id": identity, "out": str(out)}
 
     def on_trial_complete(
@@ -177,6 +184,7 @@ def tune_queue(
     placed: Placement,
     workers: int,
     scratch: Path,
+    begun: Callable[[int, str], None],
     finished: Callable[[TrialRecord], None],
     trainable: type[SweepTrial] = SweepTrial,
 ) -> None:
@@ -188,6 +196,7 @@ def tune_queue(
         placed: how many at once, and what each holds.
         workers: training processes of a trial.
         scratch: Tune's own files; nothing in there is needed afterwards.
+        begun: called in this process with the index and id of each trial that is handed out.
         finished: called in this process for each record.
         trainable: what a trial is; another one than `SweepTrial` only where the scheduling itself
             is measured.
@@ -195,7 +204,7 @@ def tune_queue(
     Raises:
         ClusterError: a trial's process died, more than once.
     """
-    searcher = QueueSearcher(queue, finished)
+    searcher = QueueSearcher(queue, begun, finished)
     halt = start_halt() if queue.schedule.budget.limited else None
     own = {"workers": workers, "spread": placed.spread, "task": options(placed.task), "halt": halt}
     resourced = tune.with_resources(
