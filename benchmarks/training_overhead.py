@@ -2,10 +2,10 @@
 
     python benchmarks/training_overhead.py --rounds 6
 
-Both sides run `tasks.training.fit` in two processes on one thread each, with the same model, batches
-and draws. Seconds are those of the first process, from the moment when all are ready to the end of
-the last epoch. Ours keep checkpoints as they do in use (written, verified, published, the last one
-waited for); torchrun's keeps none. Sides take turns; the ratio is taken round by round.
+Both sides run `tasks.training.fit` in two processes on one thread each, with the same model,
+batches and draws. Seconds are those of the first process, from the moment when all are ready to the
+end of the last epoch. Ours keeps checkpoints as it does in use (written, verified, published, the
+last one waited for); torchrun's keeps none. Sides take turns; the ratio is taken round by round.
 """
 
 from __future__ import annotations
