@@ -273,10 +273,11 @@ def accuracy_of(classifier: Classifier, world: World) -> Accuracy:
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """An attack's answer, as stored images (targets, n, s, s, 3), and what it asked."""
+    """An attack's answer, as stored images (targets, n, s, s, 3), what it asked, how it got on."""
 
     images: Image8
     queries: int
+    curve: tuple[float, ...] = ()
 
 
 def attack_all(
@@ -297,7 +298,7 @@ def attack_all(
         result, queries = attack_on(
             attack_devices(), attack, classifier, prior, world.attacked, draws
         )
-        found[spec.label] = Reconstructed(stored(result.images), queries)
+        found[spec.label] = Reconstructed(stored(result.images), queries, result.curve)
     return found
 
 
