@@ -64,12 +64,12 @@ def attack_on(
 
     with ThreadPoolExecutor(len(shards)) as pool:
         found = list(pool.map(run, places, shards))
-    joined = (
+    images, latents, confidence = (
         torch.cat([getattr(result, name).cpu() for result, _ in found])
         for name in ("images", "latents", "confidence")
     )
     curve = join_curves([result.curve for result, _ in found], [len(part) for part in shards])
-    return AttackResult(*joined, curve), sum(queries for _, queries in found)
+    return AttackResult(images, latents, confidence, curve), sum(queries for _, queries in found)
 
 
 def prior_on(prior: Prior, place: torch.device) -> Prior:

@@ -285,5 +285,9 @@ class TrialRecord(Spec):
 
         Curves are left out: they say how an attack got there, and older records have none.
         """
-        told = {"cost_s": True, "versions": True, "attacks": {"__all__": {"curve"}}}
-        return fingerprint(self.model_dump(mode="json", exclude=told))
+        return fingerprint(
+            self.model_dump(
+                mode="json",
+                exclude={"cost_s": True, "versions": True, "attacks": {"__all__": {"curve"}}},
+            )
+        )
