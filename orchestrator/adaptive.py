@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from orchestrator.bundle import Bundle, pack, unpacked
 from orchestrator.knowledge import prepare_knowledge
+from orchestrator.placement import task_options
 from orchestrator.records import AttackRecord, Rate, TrialRecord
 from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import Progress, Selection
@@ -127,7 +128,7 @@ def measure_adaptive(
         return
     knowledge = prepare_knowledge(spec, spec.adaptive_attacks, store, selection, progress)
     attacks = [a for a in spec.adaptive_attacks if _can_run(a, knowledge)]
-    task = ray.remote(num_cpus=1, max_retries=2)(_attack_task)
+    task = ray.remote(**task_options(spec.compute.gpus_per_trial), max_retries=2)(_attack_task)
     given = (shared["world"], ray.put(shared["prior"]), ray.put(knowledge), shared["judges"])
     weights = {
         record.trial_id: ray.put(pack(run / "trials" / record.trial_id / "checkpoint"))

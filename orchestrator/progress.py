@@ -8,8 +8,10 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from augment.spec import DcdSpec
+from orchestrator.events import EventLog, to_stdout
 from orchestrator.records import TrialRecord
 
 
@@ -18,17 +20,21 @@ class Display:
 
     Args:
         console: where to print; `Console(quiet=True)` prints nothing.
+
+    Attributes:
+        events: what is shown is written there too; a run puts its own journal here.
     """
 
     def __init__(self, console: Console) -> None:
-        self.console = console
+        self.console = Console(quiet=True) if to_stdout() else console
+        self.events = EventLog()
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
-            console=console,
+            console=self.console,
             transient=True,
         )
         self._tasks: dict[str, TaskID] = {}
@@ -42,10 +48,15 @@ class Display:
 
     def line(self, text: str) -> None:
         """Print a line that stays."""
+        self.events.write("line", text=Text.from_markup(text).plain)
+        self._print(text)
+
+    def _print(self, text: str) -> None:
         self._progress.console.print(text, highlight=False, soft_wrap=not self.console.is_terminal)
 
     def stage(self, name: str, done: int, total: int, note: str = "") -> None:
         """Move a stage's bar; at its end the bar becomes a line with the seconds it took."""
+        self.events.stage(name, done, total, note)
         now = time.monotonic()
         started = self._started.setdefault(name, now)
         if name not in self._tasks:
@@ -55,7 +66,7 @@ class Display:
         if done >= total:
             self._progress.remove_task(self._tasks.pop(name))
             del self._started[name]
-            self.line(f"  {name:<28} {total:>7,}   {now - started:6.1f} s")
+            self._print(f"  {name:<28} {total:>7,}   {now - started:6.1f} s")
 
 
 class Pace:
@@ -107,7 +118,12 @@ class TrialProgress:
 
     def start(self) -> None:
         """Show the bar."""
+        self.display.events.write("start", slots=self.slots, total=self.total, done=self.done)
         self.display.stage("trials", self.done, self.total, self._note())
+
+    def begin(self, index: int, trial_id: str) -> None:
+        """Say that a trial was handed out."""
+        self.display.events.write("begin", index=index, trial_id=trial_id)
 
     def finish(self, record: TrialRecord) -> None:
         """Count a finished trial and print its line."""
@@ -115,6 +131,16 @@ class TrialProgress:
         self._seconds.append(seconds)
         self.spent_s += seconds
         self.done += 1
+        worst = record.worst_attack
+        self.display.events.write(
+            "trial",
+            index=record.index,
+            trial_id=record.trial_id,
+            status=record.status,
+            clean_accuracy=record.clean_accuracy and record.clean_accuracy.overall.value,
+            attack_accuracy=worst and worst.value,
+            seconds=round(seconds, 1),
+        )
         self.display.line(describe(record))
         if self.done < self.total:
             self.display.stage("trials", self.done, self.total, self._note())

@@ -126,6 +126,9 @@ class ComputeSpec(Spec):
     concurrent_trials: int | None = Field(
         None, ge=1, description="Trials at once; null fills the cluster."
     )
+    gpus_per_trial: float = Field(
+        1.0, gt=0, description="Of a GPU, where there are any: 0.5 lets two trials share one."
+    )
 
 
 class TrackingSpec(Spec):

@@ -22,6 +22,7 @@ from rich.console import Console
 from clusters.embedded import embedded_ray
 from orchestrator.adaptive import measure_adaptive, read_adaptive, sentence, still_to_measure
 from orchestrator.bundle import Bundle, scratch
+from orchestrator.events import EventLog
 from orchestrator.judges import (
     Judge,
     accuracy_counts,
@@ -30,6 +31,7 @@ from orchestrator.judges import (
     train_judges,
     trained_judges,
 )
+from orchestrator.placement import Placement, capacity_now, options, place
 from orchestrator.progress import Display, TrialProgress
 from orchestrator.publisher import publish, start_publisher
 from orchestrator.records import Rate, TrialRecord
@@ -95,6 +97,7 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
         write_atomic(run / "spec.json", spec.model_dump_json(indent=2) + "\n")
         records = records_of(run)
         before = len(records)
+        display.events = EventLog(run)
         display.line(_heading(spec, selection, run, before, total))
         tracker = _tracker(spec, store, run)
         if tracker is not None:
@@ -108,6 +111,7 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
             if tracker is not None:
                 tracker.submit(records)
         report = _report(run, display)
+        display.events.write("end", trials=len(records))
         if tracker is not None:
             tracker.submit(records)
             tracker.close(deadline_s=120)
@@ -171,26 +175,31 @@ def _run_trials(
     """Make the shared artefacts, then let Tune run every trial that has no record."""
     import ray
 
+    at_once = total if spec.sweep.search != "optuna" else min(total, spec.sweep.lookahead)
+    placed = place(
+        capacity_now(),
+        workers=spec.training.workers,
+        trials=at_once,
+        limit=spec.compute.concurrent_trials,
+        gpus_per_trial=spec.compute.gpus_per_trial,
+    )
     selection = choose(spec, store, display.stage)
     world = prepare_world(spec, store, selection, display.stage)
     prior, prior_key = prepare_prior(spec, store, selection, display.stage)
     judged_by = fingerprint([protocol_key(spec, world), prior_key])
     _write_examples(run, world)
 
-    cpus = int(ray.cluster_resources().get("CPU", 1))
     judges = judges_of(spec, world, store)
     world_ref = ray.put(world)
     publisher = start_publisher()
-    make_judges = ray.remote(num_cpus=1, max_retries=2)(_judges_task)
+    make_judges = ray.remote(**options(placed.task), max_retries=2)(_judges_task)
     judges_ref = make_judges.remote(judges, trained_judges(judges), world_ref, publisher)
-    if cpus < 2 * spec.training.workers:
+    if placed.judges_first:
         # A trial that waits for the judges would hold the very core that they need.
         ray.wait([judges_ref])
 
-    slots = spec.compute.concurrent_trials or max(1, cpus // spec.training.workers)
-    slots = min(slots, spec.sweep.lookahead, total)
     queue = TrialQueue(spec, world, judged_by, run, total)
-    bar = TrialProgress(display, total, total - len(queue.missing()), slots)
+    bar = TrialProgress(display, total, total - len(queue.missing()), placed.slots)
     bar.start()
 
     def finished(record: TrialRecord) -> None:
@@ -200,7 +209,7 @@ def _run_trials(
 
     if queue.missing():
         given = {"world": world_ref, "judges": judges_ref, "publisher": publisher}
-        _tune(spec, given | {"prior": prior}, queue, slots, finished)
+        _tune(spec, given | {"prior": prior}, queue, placed, bar.begin, finished)
     ray.get(judges_ref)
     _write_evaluation(run, judges, spec)
     shared = {"world": world_ref, "prior": prior, "judges": judges_ref}
@@ -214,7 +223,8 @@ def _tune(
     spec: ExperimentSpec,
     shared: dict[str, Any],
     queue: TrialQueue,
-    slots: int,
+    placed: Placement,
+    begun: Callable[[int, str], None],
     finished: Callable[[TrialRecord], None],
 ) -> None:
     """Run the queue through Ray Tune."""
@@ -225,9 +235,10 @@ def _tune(
         tune_queue(
             shared | {"spec": spec},
             queue,
-            slots=slots,
+            placed=placed,
             workers=spec.training.workers,
             scratch=Path(scratch),
+            begun=begun,
             finished=finished,
         )
     finally:

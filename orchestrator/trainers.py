@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, TypeAdapter, ValidationError
 
 from orchestrator.bundle import Bundle, pack, unpacked
+from orchestrator.placement import task_options
 from orchestrator.records import Accuracy, AttackRecord, Rate, TrialRecord
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store, stage, write_atomic
@@ -137,7 +138,7 @@ def measure_trainers(
     pretrained = None
     if any(trainer.name == "fine-tune" for _, trainer in waiting):
         pretrained = prepare_pretrained(spec, store, selection, progress)
-    task = ray.remote(num_cpus=1, max_retries=2)(_trainer_task)
+    task = ray.remote(**task_options(spec.compute.gpus_per_trial), max_retries=2)(_trainer_task)
     given = (shared["world"], ray.put(shared["prior"]), shared["judges"])
     start = ray.put(None if pretrained is None else pack(pretrained))
     trials = {

@@ -39,6 +39,11 @@ Fit = Callable[[Image8, pa.Table, int, "TrainingSpec", int], "Checkpoint"]
 """Trains on (images, plan, classes, spec, seed): in this process, or over several by Ray Train."""
 
 
+GROUP = 32
+"""Targets that one attack takes at once. Fixed, since rounding depends on the size of a batch: so
+nothing that is found depends on how many nodes there are."""
+
+
 @dataclass(frozen=True)
 class NeverLent:
     """Images of surrogates that no trial is trained on, and whose they are.
@@ -151,6 +156,7 @@ def run_trial(
     fit: Fit,
     out: Path,
     trial_id: str,
+    attack: Attacked | None = None,
 ) -> TrialRecord:
     """Train, attack and judge one setting; write its files and, last, its record.
 
@@ -162,6 +168,7 @@ def run_trial(
         fit: trains the classifier.
         out: folder of the trial.
         trial_id: its identity.
+        attack: runs the attacks on a checkpoint elsewhere; None runs them in this process.
 
     Returns:
         The record. An attack or a training that broke, or levers that do not fit the data, give a
@@ -184,7 +191,7 @@ def run_trial(
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         try:
-            found = _measure(plan, world, prior, panel, fit, out, clock)
+            found = _measure(plan, world, prior, panel, fit, out, clock, attack)
             record = record.model_copy(update=found)
         except (AttackError, TargetClassError, TrainingError) as error:
             record = record.model_copy(update={"status": "failed", "error": str(error)})
@@ -201,6 +208,7 @@ def _measure(
     fit: Fit,
     out: Path,
     clock: Clock,
+    attack: Attacked | None,
 ) -> dict[str, object]:
     from augment.plan import count_roles, inflation, make_plan
     from augment.spec import DcdSpec
@@ -231,9 +239,13 @@ def _measure(
         utility = utility_of(classifier, world, recipe)
         people = people_of(classifier, world, recipe)
     results: dict[str, Reconstructed] = {}
-    for spec in plan.attacks:
-        with clock.stage(spec.label):
-            results |= attack_all(classifier, prior, world, (spec,))
+    if attack is not None:
+        results, spent = attack(checkpoint, plan.attacks)
+        clock.seconds |= spent
+    else:
+        for spec in plan.attacks:
+            with clock.stage(spec.label):
+                results |= attack_all(classifier, prior, world, (spec,))
     with clock.stage("wait for the evaluation classifier"):
         judges = panel()
     with clock.stage("evaluate"):
@@ -280,26 +292,53 @@ class Reconstructed:
     curve: tuple[float, ...] = ()
 
 
+Attacked = Callable[
+    ["Checkpoint", Sequence["AttackSpec"]], tuple[dict[str, Reconstructed], dict[str, float]]
+]
+"""Runs attacks on a checkpoint: what each found, and the seconds it took, by its label."""
+
+
+def target_groups(count: int) -> list[slice]:
+    """Return which targets are attacked at once, of `count` in all."""
+    return [slice(start, min(start + GROUP, count)) for start in range(0, count, GROUP)]
+
+
 def attack_all(
     classifier: Classifier,
     prior: Prior,
     world: World,
     attacks: Sequence[AttackSpec],
 ) -> dict[str, Reconstructed]:
-    """Run attacks against all attacked targets at once, each with the access that it declares."""
+    """Run attacks against all attacked targets, each with the access that it declares."""
+    groups = target_groups(len(world.attacked))
+    return {
+        spec.label: joined([attack_group(spec, classifier, prior, world, g) for g in groups])
+        for spec in attacks
+    }
+
+
+def attack_group(
+    spec: AttackSpec, classifier: Classifier, prior: Prior, world: World, group: slice
+) -> Reconstructed:
+    """Run an attack against a group of the attacked targets at once."""
     from attacks.registry import make_attack
     from attacks.sharding import attack_devices, attack_on
     from tasks.draws import Draws
 
-    found: dict[str, Reconstructed] = {}
-    for spec in attacks:
-        attack = make_attack(spec, world.knowledge)
-        draws = Draws(world.seed, (spec.label,))
-        result, queries = attack_on(
-            attack_devices(), attack, classifier, prior, world.attacked, draws
-        )
-        found[spec.label] = Reconstructed(stored(result.images), queries, result.curve)
-    return found
+    attack = make_attack(spec, world.knowledge)
+    draws = Draws(world.seed, (spec.label,))
+    targets = world.attacked[group]
+    result, queries = attack_on(attack_devices(), attack, classifier, prior, targets, draws)
+    return Reconstructed(stored(result.images), queries, result.curve)
+
+
+def joined(parts: Sequence[Reconstructed]) -> Reconstructed:
+    """Return the groups' answers as one, in the order of the targets."""
+    from attacks.curve import join_curves
+
+    images = np.concatenate([part.images for part in parts])
+    curve = join_curves([part.curve for part in parts], [len(part.images) for part in parts])
+    return Reconstructed(images, sum(part.queries for part in parts), curve)
 
 
 def stored(images: torch.Tensor) -> Image8:

@@ -16,6 +16,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from orchestrator.bundle import pack, scratch
+from orchestrator.placement import Placement, options
 from orchestrator.publisher import publish
 from orchestrator.records import TrialRecord
 from orchestrator.store import RECORD
@@ -38,6 +39,14 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         self.judges_ref = shared["judges"]
         self.publisher = shared["publisher"]
         self.workers = shared["workers"]
+        self.attack = None
+        if shared["spread"]:
+            from orchestrator.attack_tasks import attack_in_tasks
+
+            count = len(self.world.attacked)
+            self.attack = attack_in_tasks(
+                shared["task"], shared["world"], ray.put(self.prior), count
+            )
         self.config = config
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -62,6 +71,7 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
                 fit,
                 folder,
                 self.config["trial_id"],
+                self.attack,
             )
             publish(self.publisher, Path(self.config["out"]), pack(folder), RECORD)
         worst = record.worst_attack
@@ -89,9 +99,15 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
 class QueueSearcher(Searcher):  # type: ignore[misc]
     """Hands out the trials of a queue in order."""
 
-    def __init__(self, queue: TrialQueue, finished: Callable[[TrialRecord], None]) -> None:
+    def __init__(
+        self,
+        queue: TrialQueue,
+        begun: Callable[[int, str], None],
+        finished: Callable[[TrialRecord], None],
+    ) -> None:
         super().__init__(metric="attack_accuracy", mode="min")
         self.queue = queue
+        self.begun = begun
         self.finished = finished
         self.failures: list[str] = []
 
@@ -107,6 +123,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
         if taken == "empty":
             return str(Searcher.FINISHED)
         plan, identity, out = taken
+        self.begun(plan.index, identity)
         return {"plan": plan, "trial_id": identity, "out": str(out)}
 
     def on_trial_complete(
@@ -131,9 +148,10 @@ def tune_queue(
     shared: dict[str, Any],
     queue: TrialQueue,
     *,
-    slots: int,
+    placed: Placement,
     workers: int,
     scratch: Path,
+    begun: Callable[[int, str], None],
     finished: Callable[[TrialRecord], None],
 ) -> None:
     """Run all missing trials of a queue.
@@ -141,26 +159,27 @@ def tune_queue(
     Args:
         shared: the experiment, references to world and judges, the prior, and the publisher.
         queue: the trials.
-        slots: how many at once.
-        workers: training processes of a trial; above 1 the trial itself holds next to no core,
-            since a trial that holds one while its workers wait for one never ends.
+        placed: how many at once, and what each holds.
+        workers: training processes of a trial.
         scratch: Tune's own files; nothing in there is needed afterwards.
+        begun: called in this process with the index and id of each trial that is handed out.
         finished: called in this process for each record.
 
     Raises:
         ClusterError: a trial's process died, more than once.
     """
-    searcher = QueueSearcher(queue, finished)
+    searcher = QueueSearcher(queue, begun, finished)
+    own = {"workers": workers, "spread": placed.spread, "task": options(placed.task)}
     trainable = tune.with_resources(
-        tune.with_parameters(SweepTrial, shared=shared | {"workers": workers}),
-        {"CPU": 1 if workers == 1 else 0.01},
+        tune.with_parameters(SweepTrial, shared=shared | own),
+        placed.trial,
     )
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=len(queue.missing()),
-            max_concurrent_trials=slots,
+            max_concurrent_trials=placed.slots,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(

@@ -1,0 +1,114 @@
+"""How many trials run at once, and what each asks Ray for: computed from the cluster.
+
+A trial with several training processes holds no core beside them: one that did would wait for its
+own processes for ever where they need every core there is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.errors import ClusterError
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a cluster has.
+
+    Attributes:
+        cpus: cores.
+        gpus: devices.
+    """
+
+    cpus: float
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What runs at once.
+
+    Attributes:
+        slots: trials at once.
+        trial: what a trial holds while it lasts, as Ray counts it.
+        task: what a judge, or an attack apart from its trial, holds.
+        judges_first: the judges have to end before a trial starts, since both do not fit.
+        spread: a trial's attacks run as tasks of their own: it holds no core for them, or there are
+            more cores or GPUs than trials.
+    """
+
+    slots: int
+    trial: dict[str, float]
+    task: dict[str, float]
+    judges_first: bool
+    spread: bool
+
+
+def place(
+    capacity: Capacity,
+    *,
+    workers: int,
+    trials: int,
+    limit: int | None = None,
+    gpus_per_trial: float = 1.0,
+) -> Placement:
+    """Return how trials share a cluster.
+
+    Args:
+        capacity: of the cluster.
+        workers: training processes of a trial, at least 1; each holds a core and, where there are
+            any, a GPU.
+        trials: that are still to run, or that may run at once, at least 1.
+        limit: slots that a person allows; None fills the cluster.
+        gpus_per_trial: of a trial with one process: 0.5 lets two share a GPU.
+
+    Raises:
+        ClusterError: one trial asks for more than the whole cluster has.
+    """
+    share = gpus_per_trial if capacity.gpus else 0.0
+    cpus, gpus = float(workers), (workers if workers > 1 else share) if capacity.gpus else 0.0
+    for wanted, there, what in (
+        (cpus, capacity.cpus, "cores"),
+        (gpus, capacity.gpus, "GPUs"),
+    ):
+        if wanted > there:
+            raise ClusterError(
+                f"training.workers={workers} needs {wanted:g} {what} at once, and the cluster has "
+                f"{there:g}; set training.workers to at most {math.floor(there)}, or use a larger "
+                "cluster"
+            )
+    room = math.floor(capacity.cpus / cpus)
+    if gpus:
+        room = min(room, math.floor(capacity.gpus / gpus + 1e-9))
+    task = {"CPU": 1.0} | ({"GPU": share} if share else {})
+    # One byte of memory: Tune places no trial that asks for nothing at all.
+    trial = dict(task) if workers == 1 else {"CPU": 0.0, "memory": 1.0}
+    slots = max(1, min(room, trials, limit or room))
+    return Placement(
+        slots=slots,
+        trial=trial,
+        task=task,
+        judges_first=capacity.cpus < cpus + 1 or bool(gpus) and capacity.gpus < gpus + share,
+        spread=workers > 1 or slots < room and not limit,
+    )
+
+
+def capacity_now() -> Capacity:
+    """Return what the running cluster has."""
+    import ray
+
+    total = ray.cluster_resources()
+    return Capacity(total.get("CPU", 1.0), total.get("GPU", 0.0))
+
+
+def options(resources: dict[str, float]) -> dict[str, Any]:
+    """Return resources as the options of a Ray task."""
+    return {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0)}
+
+
+def task_options(gpus_per_trial: float) -> dict[str, Any]:
+    """Return what a task apart from a trial holds on the running cluster, as Ray takes it."""
+    placed = place(capacity_now(), workers=1, trials=1, gpus_per_trial=gpus_per_trial)
+    return options(placed.task)

@@ -1,0 +1,95 @@
+"""What runs at once is computed from the cluster, fits into it, and never waits for itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.placement import Capacity, place
+from orchestrator.store import records_of
+from tasks.errors import ClusterError
+
+FEW = st.integers(1, 64)
+
+
+@given(
+    cpus=FEW,
+    gpus=st.integers(0, 8),
+    workers=st.integers(1, 8),
+    trials=st.integers(1, 100),
+    limit=st.none() | FEW,
+    share=st.sampled_from([0.25, 0.5, 1.0, 2.0]),
+)
+def test_what_runs_at_once_fits_into_the_cluster(
+    cpus: int, gpus: int, workers: int, trials: int, limit: int | None, share: float
+) -> None:
+    capacity = Capacity(cpus, gpus)
+    try:
+        placed = place(capacity, workers=workers, trials=trials, limit=limit, gpus_per_trial=share)
+    except ClusterError:
+        assert workers > cpus or (gpus and max(workers if workers > 1 else share, 0) > gpus)
+        return
+    assert 1 <= placed.slots <= min(trials, limit or trials)
+    devices = (workers if workers > 1 else share) if gpus else 0
+    assert placed.slots * workers <= cpus
+    assert placed.slots * devices <= gpus
+    # Beside its processes a trial of several holds nothing, or they could wait for it.
+    assert placed.trial.get("CPU") == (1.0 if workers == 1 else 0.0)
+    if not placed.judges_first:
+        assert workers + 1 <= cpus
+
+
+@pytest.mark.parametrize(
+    ("capacity", "workers", "words"),
+    [
+        (Capacity(2), 4, r"training.workers=4 needs 4 cores at once, and the cluster has 2"),
+        (Capacity(8, 1), 2, r"needs 2 GPUs at once, and the cluster has 1"),
+    ],
+)
+def test_what_can_never_run_is_said_before_anything_runs(
+    capacity: Capacity, workers: int, words: str
+) -> None:
+    with pytest.raises(ClusterError, match=words):
+        place(capacity, workers=workers, trials=7)
+
+
+def sweep(storage: Path, settings: dict[str, int]) -> subprocess.CompletedProcess[str]:
+    dcdctl = str(Path(sys.executable).with_name("dcdctl"))
+    words = [f"--set={key}={value}" for key, value in settings.items()]
+    return subprocess.run(
+        [dcdctl, "sweep", "--smoke", "--storage", str(storage), *words]
+        + ["--set=adaptive_attacks=[]", "--set=tracking.enabled=false"],
+        env=os.environ | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cpus", "workers"), [(1, 1), (2, 2), (3, 2)])
+def test_a_sweep_ends_on_a_cluster_that_is_just_large_enough(
+    cpus: int, workers: int, tmp_path: Path
+) -> None:
+    ended = sweep(tmp_path, {"compute.cpus": cpus, "training.workers": workers})
+    assert ended.returncode == 0, ended.stderr
+    assert len(list(tmp_path.glob("runs/*/trials/*/record.json"))) == 3
+
+
+@pytest.mark.slow
+def test_attacks_that_are_spread_over_idle_cores_find_the_same(tmp_path: Path) -> None:
+    hashes = []
+    for cpus in (2, 5):
+        storage = tmp_path / str(cpus)
+        ended = sweep(storage, {"compute.cpus": cpus, "sweep.trials": 1})
+        assert ended.returncode == 0, ended.stderr
+        (run,) = (storage / "runs").iterdir()
+        hashes.append([record.results_hash() for record in records_of(run)])
+    assert len(hashes[0]) == 2
+    assert hashes[0] == hashes[1]
