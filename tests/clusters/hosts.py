@@ -1,4 +1,4 @@
-"""Real SSH hosts in namespaces of this machine: what a cluster file names, without a second machine.
+"""Real SSH hosts in namespaces of this machine: what a cluster file names, on one machine.
 
 Each host has its own network address, processes, home folder, shared memory and Ray folder, and an
 sshd. One more namespace is the person's own machine ("operator"), in which commands run:
