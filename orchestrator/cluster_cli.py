@@ -40,10 +40,11 @@ cluster_app = typer.Typer(no_args_is_help=True)
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (attach, cancel):
-        app.command(cls=Command, rich_help_panel="On a cluster")(command)
-    for command in (up, down, status):
-        cluster_app.command(cls=Command)(command)
+    app.command(cls=Command, rich_help_panel="On a cluster")(attach)
+    app.command(cls=Command, rich_help_panel="On a cluster")(cancel)
+    cluster_app.command(cls=Command)(up)
+    cluster_app.command(cls=Command)(down)
+    cluster_app.command(cls=Command)(status)
     app.add_typer(
         cluster_app,
         name="cluster",
