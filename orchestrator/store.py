@@ -14,12 +14,13 @@ import fcntl
 import hashlib
 import hmac
 import json
+import logging
 import os
 import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -28,6 +29,11 @@ from pydantic import ValidationError
 
 from orchestrator.records import TrialRecord
 from tasks.errors import DiskFullError, StorageLockedError, StoreError
+
+log = logging.getLogger(__name__)
+
+KEY_BYTES = 32
+"""Of the key under which people get their pseudonyms."""
 
 RECORD, MANIFEST = "record.json", "manifest.json"
 """Of a trial and of any other stage: written last, so that its presence says that all is there."""
@@ -100,11 +106,30 @@ class Store:
     def _secret(self) -> bytes:
         path = self.root / "pseudonyms.key"
         if not path.exists():
-            with disk_errors(path):
-                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(handle, "wb") as file:
-                    file.write(secrets.token_bytes(32))
-        return path.read_bytes()
+            _make_key(path)
+        key = path.read_bytes()
+        if len(key) != KEY_BYTES:
+            raise StoreError(
+                f"the key {path} has {len(key)} bytes instead of {KEY_BYTES}: it was damaged; put "
+                "it back from a copy, or delete it, and people get other pseudonyms than before"
+            )
+        return key
+
+
+def _make_key(path: Path) -> None:
+    """Make a key that is there whole or not at all; of two that make one, one wins."""
+    with disk_errors(path):
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(secrets.token_bytes(KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def records_of(run: Path) -> list[TrialRecord]:
@@ -123,6 +148,28 @@ def records_of(run: Path) -> list[TrialRecord]:
                 "folder and resume to run that trial again"
             ) from error
     return sorted(records, key=lambda record: record.index)
+
+
+def set_aside(run: Path, *, failed: bool = False) -> list[Path]:
+    """Rename the records of a run that cannot be read, so that a resumed sweep runs them again.
+
+    Args:
+        run: the run's folder.
+        failed: rename those of failed trials too.
+
+    Returns:
+        The new names, `record.json.torn` or `record.json.failed`.
+    """
+    found = []
+    for path in sorted(run.glob(f"trials/*/{RECORD}")):
+        try:
+            status: str = TrialRecord.model_validate_json(path.read_bytes()).status
+        except ValidationError:
+            status = "torn"
+        if status == "torn" or (failed and status == "failed"):
+            with disk_errors(path):
+                found.append(path.rename(path.with_name(f"{RECORD}.{status}")))
+    return found
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -153,8 +200,18 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
+            _sync_folder(path.parent)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the disk know a name that was given: without it a power cut may lose a whole file."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def stage(folder: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
@@ -168,12 +225,9 @@ def stage(folder: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any
     if manifest.is_file():
         try:
             found: dict[str, Any] = json.loads(manifest.read_text())
-        except ValueError as error:
-            raise StoreError(
-                f"the manifest {manifest} is damaged; delete the folder {folder.name} to make "
-                "it anew"
-            ) from error
-        return found
+            return found
+        except ValueError:
+            log.warning("the manifest %s is damaged; what it stands for is made anew", manifest)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()

@@ -23,6 +23,7 @@ from clusters.embedded import embedded_ray
 from orchestrator.adaptive import measure_adaptive, read_adaptive, sentence, still_to_measure
 from orchestrator.budget import HOUR
 from orchestrator.bundle import Bundle, scratch
+from orchestrator.disk_space import require_space
 from orchestrator.events import EventLog
 from orchestrator.judges import (
     Judge,
@@ -48,7 +49,7 @@ from orchestrator.stages import (
     prepare_world,
     select,
 )
-from orchestrator.store import MANIFEST, Store, records_of, write_atomic
+from orchestrator.store import MANIFEST, Store, records_of, set_aside, write_atomic
 from orchestrator.summary import summarise
 from orchestrator.trainers import measure_trainers, still_to_train
 from orchestrator.trial import World
@@ -78,7 +79,12 @@ class SweepOutcome(Spec):
 
 
 def run_sweep(
-    spec: ExperimentSpec, *, mode: Mode = "new", console: Console, spent_elsewhere: float = 0.0
+    spec: ExperimentSpec,
+    *,
+    mode: Mode = "new",
+    console: Console,
+    retry_failed: bool = False,
+    spent_elsewhere: float = 0.0,
 ) -> SweepOutcome:
     """Run the experiment from data to report.
 
@@ -87,6 +93,7 @@ def run_sweep(
         mode: new: refuse to touch an unfinished run. resume: go on with it. fresh: set what is
             there aside, and start over.
         console: for progress.
+        retry_failed: with resume, run those trials again that failed.
         spent_elsewhere: core-hours of other runs that share this one's budget.
 
     Raises:
@@ -101,10 +108,14 @@ def run_sweep(
     with store.locked():
         selection = select(spec)
         run = store.run(run_fingerprint(spec, selection))
+        if mode == "resume":
+            for name in set_aside(run, failed=retry_failed):
+                display.line(f"  set aside, and run again     {name.parent.name}/{name.name}")
         _enter(run, mode, total)
         write_atomic(run / "spec.json", spec.model_dump_json(indent=2) + "\n")
         records = records_of(run)
         before = len(records)
+        require_space(store.root, spec, selection)
         display.events = EventLog(run)
         display.line(_heading(spec, selection, run, before, total))
         tracker = _tracker(spec, store, run)

@@ -20,6 +20,7 @@ from orchestrator.halt import TrialStopped, start_halt, stoppable
 from orchestrator.placement import Placement, options
 from orchestrator.publisher import publish
 from orchestrator.records import TrialRecord
+from orchestrator.retries import RETRIES
 from orchestrator.store import RECORD
 from orchestrator.train_group import StateKeeper
 from orchestrator.trial import TrialPlan, fit_here, run_trial
@@ -228,7 +229,7 @@ def tune_queue(
             name="sweep",
             storage_path=str(scratch),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=2),
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
             callbacks=[] if halt is None else [BudgetWatch(queue, halt)],
         ),
     )
