@@ -313,7 +313,8 @@ def _doing(folder: Path) -> str:
         return "writing"
     if (folder / "checkpoint" / "meta.json").is_file():
         return "attacking"
-    return "training" if (folder / "recipe.parquet").is_file() else "starting"
+    # A trial on another node hands its files over at its end.
+    return "training" if (folder / "recipe.parquet").is_file() else "under way"
 
 
 def _stages(
