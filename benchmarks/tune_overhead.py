@@ -87,7 +87,8 @@ class NoTrial(SweepTrial):
             ),
         )
         with scratch() as folder:
-            write_atomic(folder / RECORD, record.model_dump_json(indent=2) + "\n")
+            text = record.model_dump_json(indent=2) + "\n"
+            write_atomic(folder / RECORD, text, durable=False)
             publish(self.publisher, Path(self.config["out"]), pack(folder), RECORD)
         return told(record)
 

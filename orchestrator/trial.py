@@ -196,7 +196,8 @@ def run_trial(
         except (AttackError, TargetClassError, TrainingError) as error:
             record = record.model_copy(update={"status": "failed", "error": str(error)})
         record = record.model_copy(update={"cost_s": clock.seconds})
-        write_atomic(out / RECORD, record.model_dump_json(indent=2) + "\n")
+        # The publisher waits for the disk; this folder is on the trial's own machine, for a while.
+        write_atomic(out / RECORD, record.model_dump_json(indent=2) + "\n", durable=False)
     return record
 
 
