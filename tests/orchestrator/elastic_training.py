@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,6 @@ def main() -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     notes, states = folder / "notes", folder / "states"
-    threading.Thread(target=change, args=(cluster, notes, states), daemon=True).start()
     config = {
         "images": ray.put(images),
         "recipe": ray.put(plan),
@@ -82,14 +81,20 @@ def main() -> None:
         "seed": 0,
         "notes": str(notes),
     }
-    last, _ = train_group.train_group(
-        noted,
-        config,
-        WorkerRange(least=1, most=2),
-        StateKeeper(start_publisher(), states, every_s=1.0),
-        SPEC.epochs,
-        what="the classifier",
-    )
+    keeper = StateKeeper(start_publisher(), states, every_s=1.0)
+    # Ray starts machines in the main thread alone.
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(
+            train_group.train_group,
+            noted,
+            config,
+            WorkerRange(least=1, most=2),
+            keeper,
+            SPEC.epochs,
+            what="the classifier",
+        )
+        change(cluster, notes, states)
+        last, _ = training.result()
     ray.shutdown()
     cluster.shutdown()
     alone = fit_here(images, plan, 4, SPEC, 0)
