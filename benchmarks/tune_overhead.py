@@ -239,7 +239,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="At least 2.")
     parser.add_argument("--search", choices=["grid", "optuna"], default="grid")
     parser.add_argument("--profile", choices=["bare", "ours"], help="Profile one round of it.")
     args = parser.parse_args()
