@@ -172,20 +172,30 @@ def set_aside(run: Path, *, failed: bool = False) -> list[Path]:
     return found
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
+def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None:
     """Write a file whole or not at all.
+
+    Args:
+        path: of the file.
+        data: its content.
+        durable: wait until the disk has it. Without, a file that was just written may be lost with
+            the machine's power, though not with the process.
 
     Raises:
         DiskFullError: no space is left.
         StoreError: the file cannot be written.
     """
-    with atomic_file(path) as file:
+    with atomic_file(path, durable=durable) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """Open a file that appears under its name when the block ends well, and else not at all.
+
+    Args:
+        path: of the file.
+        durable: wait until the disk has it.
 
     Raises:
         DiskFullError: no space is left.
@@ -198,9 +208,11 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             with open(partial, "wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             os.replace(partial, path)
-            _sync_folder(path.parent)
+            if durable:
+                _sync_folder(path.parent)
         finally:
             partial.unlink(missing_ok=True)
 

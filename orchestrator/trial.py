@@ -202,7 +202,8 @@ def run_trial(
                 raise
             record = record.model_copy(update={"status": "failed", "error": sentence(error)})
         record = record.model_copy(update={"cost_s": clock.seconds})
-        write_atomic(out / RECORD, record.model_dump_json(indent=2) + "\n")
+        # The publisher waits for the disk; this folder is on the trial's own machine, for a while.
+        write_atomic(out / RECORD, record.model_dump_json(indent=2) + "\n", durable=False)
     return record
 
 
