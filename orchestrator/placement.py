@@ -7,11 +7,18 @@ own processes for ever where they need every core there is.
 from __future__ import annotations
 
 import math
+import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from clusters.embedded import IN_A_JOB
 from tasks.errors import ClusterError
 from tasks.workers import Workers, several_workers
+
+GROWTH_S = 300.0
+"""How long a cluster that grows is given for what one trial needs."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,30 @@ def capacity_now() -> Capacity:
 
     total = ray.cluster_resources()
     return Capacity(total.get("CPU", 1.0), total.get("GPU", 0.0))
+
+
+def enough_capacity(workers: Workers, say: Callable[[str], None]) -> Capacity:
+    """Return what the cluster has; in a job, once it has enough for one trial.
+
+    A cluster that grows begins with its head alone. After GROWTH_S it is taken as it is.
+
+    Args:
+        workers: training processes of a trial.
+        say: called once with what is being waited for.
+    """
+    end, told = time.monotonic() + GROWTH_S, False
+    while True:
+        found = capacity_now()
+        try:
+            place(found, workers=workers, trials=1)
+            return found
+        except ClusterError:
+            if not os.environ.get(IN_A_JOB) or time.monotonic() > end:
+                return found  # whoever places says what is missing
+            if not told:
+                told = True
+                say(f"  waiting at most {GROWTH_S:.0f} s for more nodes")
+            time.sleep(1)
 
 
 def options(resources: dict[str, float]) -> dict[str, Any]:

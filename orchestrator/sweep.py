@@ -35,7 +35,7 @@ from orchestrator.judges import (
     train_judges,
     trained_judges,
 )
-from orchestrator.placement import Placement, capacity_now, options, place
+from orchestrator.placement import Placement, capacity_now, enough_capacity, options, place
 from orchestrator.progress import Display, TrialProgress
 from orchestrator.publisher import publish, start_publisher
 from orchestrator.records import Rate, TrialRecord
@@ -211,7 +211,7 @@ def _run_trials(
         return spending.note(run, total)
     at_once = total if spec.sweep.search != "optuna" else min(total, spec.sweep.lookahead)
     placed = place(
-        capacity_now(),
+        enough_capacity(spec.training.workers, display.line),
         workers=spec.training.workers,
         trials=at_once,
         limit=spec.compute.concurrent_trials,

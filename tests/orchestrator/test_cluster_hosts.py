@@ -1,6 +1,6 @@
 """The main command on three machines: SSH hosts in namespaces, brought up, used and taken down.
 
-    pytest -m hosts tests/orchestrator/test_cluster_hosts.py -s      # root; about 5 minutes
+pytest -m hosts tests/orchestrator/test_cluster_hosts.py -s      # root; about 5 minutes
 """
 
 from __future__ import annotations
