@@ -35,6 +35,32 @@ DRIVER_ENV = {
 }
 
 
+IN_A_JOB = "DCDCTL_IN_A_JOB"
+"""Environment variable of a process that a cluster runs as a job: it uses that cluster."""
+
+
+@contextmanager
+def _joined() -> Iterator[None]:
+    """Use the cluster that this process is a job of; it goes on afterwards."""
+    import ray
+
+    try:
+        ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ClusterError(f"the job cannot join its own cluster ({reason})") from error
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    from ray.data import DataContext
+
+    DataContext.get_current().enable_progress_bars = False
+    try:
+        with _sigterm_interrupts():
+            yield
+    finally:
+        with _no_collection():
+            ray.shutdown()
+
+
 @contextmanager
 def embedded_ray(cpus: int | None = None) -> Iterator[None]:
     """Start an embedded Ray and stop it afterwards; a Ray that runs already is used as it is.
@@ -51,6 +77,10 @@ def embedded_ray(cpus: int | None = None) -> Iterator[None]:
 
     if ray.is_initialized():
         yield
+        return
+    if os.environ.get(IN_A_JOB):
+        with _joined():
+            yield
         return
     # Socket paths are limited to about 100 characters: keep the folder's name short.
     scratch = tempfile.mkdtemp(prefix="dcd-", dir="/tmp" if os.path.isdir("/tmp") else None)

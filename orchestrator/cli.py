@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import typer
 
+from orchestrator.cluster_cli import Cluster, Detach, Down, Insecure, run_there
+from orchestrator.cluster_cli import register as register_cluster
 from orchestrator.failure import Command
 from orchestrator.report_command import report
 from orchestrator.trainers_cli import trainers
@@ -104,12 +106,17 @@ def sweep(
     ] = False,
     max_hours: MaxHours = None,
     max_cost: MaxCost = None,
+    cluster: Cluster = None,
+    detach: Detach = False,
+    down: Down = False,
+    insecure: Insecure = False,
     as_json: Json = False,
 ) -> None:
     """Search for the setting that protects best, and write the report.
 
     Example:
         dcdctl sweep
+        dcdctl sweep --cluster aws.yaml
         dcdctl sweep experiment.yaml --set sweep.trials=12
         dcdctl sweep --resume
         dcdctl sweep experiment.yaml --max-hours 10
@@ -125,6 +132,20 @@ def sweep(
         spec = tiny(spec)
     mode: Literal["new", "resume", "fresh"] = "resume" if resume else "fresh" if fresh else "new"
     console = _console(as_json)
+    if cluster is not None:
+        reports = run_there(
+            cluster,
+            "sweep",
+            [spec],
+            mode,
+            console,
+            detach=detach,
+            take_down=down,
+            insecure=insecure,
+        )
+        for report_file in reports:
+            typer.echo(f"Report: {report_file}")
+        return
     outcome = run_sweep(spec, mode=mode, console=console)
     if as_json:
         typer.echo(outcome.model_dump_json(indent=2))
@@ -541,6 +562,7 @@ def audit(
 
 
 register_views(app)
+register_cluster(app)
 
 
 @prior_app.command("train", cls=Command)

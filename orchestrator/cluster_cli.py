@@ -1,0 +1,194 @@
+"""`--cluster` of the main commands, and `dcdctl cluster`, `attach` and `cancel`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.failure import INTERRUPTED, Command
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from orchestrator.cluster_run import Command as Remote
+    from orchestrator.cluster_run import SentJob
+    from orchestrator.spec import ExperimentSpec
+
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|ADDRESS",
+        help="Run it there: a cluster file such as aws.yaml, or the address of a dashboard.",
+    ),
+]
+Detach = Annotated[bool, typer.Option("--detach", help="With --cluster: do not wait for the end.")]
+Down = Annotated[bool, typer.Option("--down", help="With --cluster: take it down at the end.")]
+Insecure = Annotated[
+    bool, typer.Option("--insecure-cluster", help="Accept a cluster that asks for no token.")
+]
+Storage = Annotated[
+    str, typer.Option(metavar="URI", help="The storage that the job was submitted from.")
+]
+Where = Annotated[str, typer.Argument(metavar="FILE", help="A cluster file.")]
+
+cluster_app = typer.Typer(no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(cls=Command, rich_help_panel="On a cluster")(attach)
+    app.command(cls=Command, rich_help_panel="On a cluster")(cancel)
+    cluster_app.command(cls=Command)(up)
+    cluster_app.command(cls=Command)(down)
+    cluster_app.command(cls=Command)(status)
+    app.add_typer(
+        cluster_app,
+        name="cluster",
+        help="Bring a cluster up, take it down.",
+        rich_help_panel="On a cluster",
+    )
+
+
+def run_there(
+    where: str,
+    command: Remote,
+    specs: Sequence[ExperimentSpec],
+    mode: str,
+    console: Console,
+    *,
+    detach: bool,
+    take_down: bool,
+    insecure: bool,
+) -> list[Path]:
+    """Run a command on a cluster, and return the reports; with `detach`, return at once."""
+    from clusters.lifecycle import bring_down, open_cluster
+    from orchestrator.cluster_run import local_root, submit
+    from orchestrator.progress import Display
+
+    root = local_root(specs[0])
+    display = Display(console)
+    with open_cluster(where, insecure=insecure, say=display.line) as handle:
+        job = submit(handle, where, command, specs, mode, root)
+        display.line(f"job {job.job_id} on {handle.name}")
+        if detach:
+            display.line(
+                f"Come back:  {_come_back(job, root)}\nStop it:    dcdctl cancel {job.job_id}"
+            )
+            return []
+        reports = _follow(handle, job, root, display)
+    if take_down:
+        bring_down(where, say=display.line)
+    return reports
+
+
+def _follow(handle: Any, job: SentJob, root: Path, display: Any) -> list[Path]:
+    from orchestrator.cluster_run import finish, follow
+
+    try:
+        with display.live():
+            found = follow(handle, job, root, display)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"\nthe job goes on without you; come back with: {_come_back(job, root)}, or stop it "
+            f"with: dcdctl cancel {job.job_id}",
+            err=True,
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    return finish(job, found)
+
+
+def _come_back(job: SentJob, root: Path) -> str:
+    return f"dcdctl attach {job.job_id} --storage {root}"
+
+
+def attach(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Its name, as --cluster said it.")],
+    storage: Storage = ".dcdctl",
+    insecure: Insecure = False,
+) -> None:
+    """Follow a job on a cluster from its start, and keep its results at its end.
+
+    Example:
+        dcdctl attach dcdctl-1125-183001-a1b2
+    """
+    from clusters.lifecycle import joined
+    from orchestrator.cluster_run import sent_job
+    from orchestrator.progress import Display
+    from orchestrator.store import Store
+
+    root = Store(storage).root
+    sent = sent_job(root, job)
+    display = Display(_console())
+    with joined(sent.where, insecure=insecure) as handle:
+        for report in _follow(handle, sent, root, display):
+            typer.echo(f"Report: {report}")
+
+
+def cancel(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Its name, as --cluster said it.")],
+    storage: Storage = ".dcdctl",
+    insecure: Insecure = False,
+) -> None:
+    """Stop a job on a cluster; what it finished stays, and --resume goes on with it.
+
+    Example:
+        dcdctl cancel dcdctl-1125-183001-a1b2
+    """
+    from clusters.jobs import Jobs
+    from clusters.lifecycle import joined
+    from orchestrator.cluster_run import sent_job
+    from orchestrator.store import Store
+
+    sent = sent_job(Store(storage).root, job)
+    with joined(sent.where, insecure=insecure) as handle:
+        Jobs(handle).stop(job)
+    typer.echo(f"{job} was asked to stop")
+
+
+def up(
+    file: Where,
+    deadline: Annotated[float, typer.Option(min=1, help="Seconds until it has to be up.")] = 900.0,
+) -> None:
+    """Bring a cluster up, and check that it answers.
+
+    Example:
+        dcdctl cluster up aws.yaml
+    """
+    from clusters.lifecycle import open_cluster
+
+    with open_cluster(file, deadline_s=deadline, say=typer.echo) as handle:
+        typer.echo(f"{handle.name} is up, its head is {handle.head}")
+
+
+def down(file: Where) -> None:
+    """Take a cluster down, workers included.
+
+    Example:
+        dcdctl cluster down aws.yaml
+    """
+    from clusters.lifecycle import bring_down
+
+    bring_down(file, say=typer.echo)
+    typer.echo("it is down")
+
+
+def status(file: Where, insecure: Insecure = False) -> None:
+    """Show the nodes and jobs of a cluster that is up.
+
+    Example:
+        dcdctl cluster status aws.yaml
+    """
+    from clusters.lifecycle import cluster_status
+
+    found = cluster_status(file, insecure=insecure)
+    typer.echo("\n".join(found))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
