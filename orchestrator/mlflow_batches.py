@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _PARAMS_A_BATCH = 100  # MLflow's limits, mlflow.utils.validation
 _METRICS_A_BATCH = 800  # of 1000 entities, params and tags among them
-_LONGEST_VALUE = 5000
+LONGEST_VALUE = 5000
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Steps and values of a metric, by its name."""
@@ -36,19 +36,19 @@ def log_batches(
     Args:
         client: of the server.
         run: as it was found, or made.
-        params: by name.
+        params: by name; those without a value are left out.
         series: metrics.
         tags: by full name; those without a value are left out.
     """
     at = run.info.start_time
     points = [Metric(name, v, at, step) for name, rows in series.items() for step, v in rows]
     settings = [
-        Param(key, str(value)[:_LONGEST_VALUE])
+        Param(key, str(value)[:LONGEST_VALUE])
         for key, value in params.items()
-        if key not in run.data.params
+        if key not in run.data.params and value is not None
     ]
     labels = [
-        RunTag(key, str(value)[:_LONGEST_VALUE]) for key, value in tags.items() if value is not None
+        RunTag(key, str(value)[:LONGEST_VALUE]) for key, value in tags.items() if value is not None
     ]
     if not (points or settings or labels):
         return

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from orchestrator.adaptive import read_adaptive
-from orchestrator.mlflow_batches import at_step, log_batches, milliseconds, upload
+from orchestrator.mlflow_batches import LONGEST_VALUE, at_step, log_batches, milliseconds, upload
 from orchestrator.mlflow_notes import experiment_note, sweep_note
 from orchestrator.mlflow_runs import COMPLETE_TAG, RUN_TAG, attack_metrics, rate_metrics
 from orchestrator.pareto import hypervolume_growth, point_of
@@ -71,12 +71,12 @@ def sync_sweep(
     if series:
         by_index = [point_of(r) for r in sorted(records, key=lambda r: r.index)]
         points["hypervolume"] = list(enumerate(hypervolume_growth(by_index, REFERENCE), 1))
-    settings = {key: str(value) for key, value in flat(public_settings(spec)).items()}
+    settings = flat(public_settings(spec))
     # MLflow lets no parameter change; more trials or another goal are told in a tag.
     changed = [
         f"{key}={value}"
         for key, value in settings.items()
-        if run.data.params.get(key, value[:5000]) != value[:5000]
+        if key in run.data.params and run.data.params[key] != str(value)[:LONGEST_VALUE]
     ]
     tags = {
         "dcdctl.verdict": summary.verdict,

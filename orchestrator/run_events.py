@@ -21,11 +21,15 @@ class Journal:
 
     Args:
         run: the run's folder; the journal need not be there yet.
+
+    Attributes:
+        found: whether there was anything in it.
     """
 
     def __init__(self, run: Path) -> None:
         self.path = run / FILE
         self._offset = 0
+        self.found = False
 
     def new(self) -> list[Event]:
         """Return the events that were written since the last call."""
@@ -39,6 +43,7 @@ class Journal:
             return []
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
+        self.found = self.found or bool(whole)
         return [event for line in whole.splitlines() if (event := _event(line)) is not None]
 
 

@@ -16,6 +16,9 @@ from orchestrator.run_events import Event, Journal
 from orchestrator.run_status import StatusReader
 from tasks.errors import StoreError
 
+SOON_S = 3.0
+"""A record is there before the journal tells of it."""
+
 
 class RunLog:
     """The lines of a run, as they come.
@@ -34,6 +37,7 @@ class RunLog:
         self._journal = Journal(run)
         self._records = RecordCache(run)
         self._told: set[str] = set()
+        self._journalled: set[str] = set()
         if trial is not None:
             total = StatusReader(run).read().trials.total
             if trial >= total:
@@ -47,14 +51,18 @@ class RunLog:
         for event in self._journal.new():
             line = event_line(event)
             about = event.get("index")
-            if event["event"] == "trial" and isinstance(event.get("trial_id"), str):
-                continue  # its record says more, below
+            if event["event"] == "trial":
+                self._journalled.add(str(event.get("trial_id")))  # its line comes beside it
+                continue
             if line and (self.trial is None or about == self.trial):
                 lines.append(f"{_clock(event.get('at'))}{line}")
         fresh = [r for r in self._records.read() if _key(r) not in self._told]
         for record in sorted(fresh, key=lambda r: self._records.ended.get(r.trial_id, 0.0)):
+            ended = self._records.ended.get(record.trial_id, 0.0)
+            if self.trial is None and self._journal.found and time.time() - ended < SOON_S:
+                continue  # the journal is about to tell of it
             self._told.add(_key(record))
-            if self.trial is None:
+            if self.trial is None and record.trial_id not in self._journalled:
                 lines.append(f"{_clock(self._records.ended.get(record.trial_id))}{_told(record)}")
             elif record.index == self.trial:
                 lines += trial_lines(record, self.run / "trials" / record.trial_id)

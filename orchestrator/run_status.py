@@ -14,18 +14,17 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from orchestrator.find_run import Driver, age_in_words, driver_of, last_written
-from orchestrator.ledger import Spend as LedgerSpend
-from orchestrator.ledger import device_hours, read_spend, spent_hours
 from orchestrator.pareto import find_control, recommend
 from orchestrator.record_cache import RecordCache
 from orchestrator.records import Rate, TrialRecord
 from orchestrator.run_events import RunEvents, read_events
+from orchestrator.run_spend import Spent, spent_so_far
 from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
+from orchestrator.spending import read_note
 from orchestrator.time_left import TimeLeft, time_left, trials_at_once
 from tasks.errors import StoreError
 from tasks.spec import Spec
-from tasks.workers import most_workers
 
 SILENT_S = 600.0
 """A driver on another machine that wrote nothing for so long, and three trials long, is gone."""
@@ -75,15 +74,6 @@ class Best(Spec):
     reason: str
 
 
-class Spend(Spec):
-    """What the run has cost so far."""
-
-    core_hours: float = Field(description="All that was spent, trials under way included.")
-    failed_core_hours: float = Field(description="Part of it that went into failed trials.")
-    hour_price: float | None = Field(description="Of a core for an hour.")
-    money: float | None
-
-
 class FailedTrial(Spec):
     """A trial without a result, and why."""
 
@@ -100,13 +90,14 @@ class RunStatus(Spec):
     fingerprint: str
     state: State
     says: str = Field(description="The state in a sentence.")
+    budget: str | None = Field(description="That the budget ended the search, where it did.")
     driver: str | None = Field(description="Process and machine; null where nobody writes.")
     last_written: float = Field(description="Seconds since the epoch.")
     trials: TrialCounts
     running: tuple[RunningTrial, ...]
     stages: tuple[StageStatus, ...]
     best: Best | None
-    spend: Spend
+    spend: Spent
     time_left: TimeLeft | None = Field(description="Of the trials; null where nothing is known.")
     slots: int = Field(description="Trials at once.")
     failures: tuple[FailedTrial, ...]
@@ -118,7 +109,7 @@ class StatusReader:
 
     Args:
         run: the run's folder.
-        hour_price: of a core for an hour; None leaves money out.
+        hour_price: of a core or GPU for an hour; None is the experiment's, if it has one.
     """
 
     def __init__(self, run: Path, hour_price: float | None = None) -> None:
@@ -161,13 +152,16 @@ class StatusReader:
             fingerprint=self.run.name,
             state=state,
             says=_sentence(self.run, state, driver, silent_for),
+            budget=note.sentence if (note := read_note(self.run)) and state != "running" else None,
             driver=driver.who if driver and state == "running" else None,
             last_written=written,
             trials=counts,
             running=tuple(running),
             stages=tuple(_stages(self.run, spec, counts, events, state)),
             best=best_of(spec, records),
-            spend=_spend(spec, records, running, read_spend(self.run), self.hour_price),
+            spend=spent_so_far(
+                self.run, spec, records, [t.seconds for t in running], self.hour_price
+            ),
             time_left=left,
             slots=slots,
             failures=tuple(
@@ -361,26 +355,6 @@ def _stages(
         found.append(StageStatus(name=name, state="running" if open_ or early else "to do"))
         open_ = False
     return found
-
-
-def _spend(
-    spec: ExperimentSpec,
-    records: Sequence[TrialRecord],
-    running: Sequence[RunningTrial],
-    beside: LedgerSpend,
-    hour_price: float | None,
-) -> Spend:
-    workers = most_workers(spec.training.workers)  # an elastic training may have held fewer
-    hour_price = spec.compute.hour_price if hour_price is None else hour_price
-    under_way = sum(trial.seconds for trial in running) * workers
-    failed = sum(device_hours(r, workers, beside.share) for r in records if r.status == "failed")
-    whole = 3600 * spent_hours(records, beside, workers) + under_way
-    return Spend(
-        core_hours=whole / 3600,
-        failed_core_hours=failed,
-        hour_price=hour_price,
-        money=None if hour_price is None else whole / 3600 * hour_price,
-    )
 
 
 def _busy(record: TrialRecord) -> float:

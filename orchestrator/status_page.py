@@ -15,6 +15,7 @@ from rich.text import Text
 
 from orchestrator.find_run import age_in_words, is_aside
 from orchestrator.records import Rate
+from orchestrator.run_spend import Spent
 from orchestrator.run_status import RunStatus, StatusReader
 from orchestrator.time_left import TimeLeft
 from tasks.errors import StoreError
@@ -67,14 +68,8 @@ def _sections(status: RunStatus) -> Iterator[tuple[str, list[str]]]:
         rows.append(f"and {len(status.running) - SHOWN} more")
     yield "running", rows
     yield "best so far", _best(status)
-    spend = status.spend
-    money = ""
-    if spend.money is not None:
-        money = f", {spend.money:,.2f} at {spend.hour_price:g} an hour"
-    wasted = ""
-    if spend.failed_core_hours:
-        wasted = f", {_hours(spend.failed_core_hours)} of it in failed trials"
-    yield "spent", [f"{_hours(spend.core_hours)}{money}{wasted}"]
+    yield "spent", _spent(status.spend)
+    yield "budget", [status.budget] if status.budget else []
     if status.state == "running":
         yield "left", [_left(status.time_left, status)]
     failures = [f"trial {one.index}: {one.error}" for one in status.failures[-SHOWN:]]
@@ -82,6 +77,22 @@ def _sections(status: RunStatus) -> Iterator[tuple[str, list[str]]]:
         failures.insert(0, f"{len(status.failures) - SHOWN} before these")
     yield "failed", failures
     yield "unreadable", list(status.unreadable[:SHOWN])
+
+
+def _spent(spend: Spent) -> list[str]:
+    text = _hours(spend.hours, spend.unit)
+    if spend.max_hours is not None:
+        text += f" of {_hours(spend.max_hours, spend.unit)}"
+    if spend.money is not None:
+        digits = 2 if spend.money >= 1 else 4
+        text += f", {spend.money:,.{digits}f} at {spend.hour_price:g} an hour"
+    parts = (
+        ("for all trials together", spend.shared_hours),
+        ("in failed trials", spend.failed_hours),
+        ("in lost ones", spend.lost_hours),
+    )
+    named = [f"{_hours(hours, spend.unit)} {where}" for where, hours in parts if hours]
+    return [text, *([f"of it {', '.join(named)}"] if named else [])]
 
 
 def _best(status: RunStatus) -> list[str]:
@@ -118,7 +129,7 @@ def runs_table(runs: Sequence[Path], hour_price: float | None) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("run", "experiment", "state", "trials", "failed", "worst attack", "accuracy"):
         table.add_column(name, justify="right" if name in ("trials", "failed") else "left")
-    table.add_column("core hours", justify="right")
+    table.add_column("hours", justify="right")
     table.add_column("written")
     for run in runs:
         try:
@@ -135,7 +146,7 @@ def runs_table(runs: Sequence[Path], hour_price: float | None) -> Table:
             str(counts.failed or ""),
             _rate(best.worst_attack) if best else "",
             f"{best.clean_accuracy.value:.3f}" if best else "",
-            f"{status.spend.core_hours:.2f}",
+            f"{status.spend.hours:.2f}",
             age_in_words(time.time() - status.last_written),
         )
     return table
@@ -178,5 +189,5 @@ def _rate(rate: Rate) -> str:
     return f"{rate.value:.3f} [{rate.low:.3f}, {rate.high:.3f}] n={rate.n}"
 
 
-def _hours(hours: float) -> str:
-    return f"{hours:.2f} core hours" if hours >= 0.1 else f"{60 * hours:.1f} core minutes"
+def _hours(hours: float, unit: str) -> str:
+    return f"{hours:.2f} {unit} hours" if hours >= 0.1 else f"{60 * hours:.1f} {unit} minutes"

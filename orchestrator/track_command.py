@@ -35,8 +35,10 @@ class TrackOutcome(Spec):
     def render(self, console: Console) -> None:
         """Print it for people."""
         for run in self.runs:
-            what = f"{run.run}: {run.missing} of {run.trials} trials were not there"
-            what += ", now written" if run.written else ""
+            what = f"{run.run}: all {run.trials} trials were there"
+            if run.missing:
+                what = f"{run.run}: {run.missing} of {run.trials} trials were not there"
+                what += ", now written" if run.written else ""
             console.print(what, highlight=False, markup=False)
         console.print(f"MLflow: {self.uri}", highlight=False, markup=False)
         if any(run.missing and not run.written for run in self.runs):

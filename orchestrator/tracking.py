@@ -65,7 +65,7 @@ class _Shown:
     Attributes:
         experiment: its id.
         parent: the sweep's run.
-        made: the parent is new, so that nothing of earlier trials was said there.
+        made: nothing was said of earlier trials in the parent yet.
         trials: runs by trial id.
         complete: hash of what was written in full, by trial id.
         read: the records whose hash is known; one that is not the same object is hashed again.
@@ -203,7 +203,7 @@ class MlflowTracker:
             client=client,
             experiment=experiment,
             parent=parent or create_sweep(client, experiment, run_dir, spec),
-            made=parent is None,
+            made=parent is None or "hypervolume" not in parent.data.metrics,
             trials={str(trial_id): run for trial_id, run in known.items()},
             complete={str(t): run.data.tags.get(COMPLETE_TAG) for t, run in known.items()},
             digest=None if parent is None else parent.data.tags.get(COMPLETE_TAG),
@@ -224,7 +224,9 @@ class MlflowTracker:
         if found is not None:
             return str(found.experiment_id)
         place = self.artifact_root.absolute().as_uri() if self.artifact_root else None
-        return str(client.create_experiment(self.experiment, artifact_location=place))
+        # Without it MLflow's pages take runs without a logged model for evaluations of a chat.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return str(client.create_experiment(self.experiment, artifact_location=place, tags=kind))
 
 
 def _digest(shown: _Shown, record: TrialRecord) -> str:

@@ -16,8 +16,10 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from orchestrator.cli import app
+from orchestrator.ledger import Ledger
 from orchestrator.run_status import RunStatus, StatusReader
 from orchestrator.spec import ComputeSpec, ExperimentSpec, SweepSpec
+from orchestrator.spending import BudgetNote
 from orchestrator.status_page import status_screen, watch
 from orchestrator.store import Store
 from orchestrator.time_left import time_left, trials_at_once
@@ -67,8 +69,8 @@ def test_a_running_sweep_is_shown_on_one_screen(driven: Path) -> None:
     assert found.best.recommended
     assert found.best.worst_attack.n == 64
     finished = sum(sum(record.cost_s.values()) for record in fake_records()[:4])
-    assert found.spend.core_hours == pytest.approx((finished + 60) / 3600, rel=0.1)
-    assert found.spend.money == pytest.approx(found.spend.core_hours * 0.5)
+    assert found.spend.hours == pytest.approx((finished + 60) / 3600, rel=0.1)
+    assert found.spend.money == pytest.approx(found.spend.hours * 0.5)
     assert found.time_left is not None
     assert found.time_left.low < found.time_left.seconds < found.time_left.high
     text = screen(found)
@@ -84,8 +86,34 @@ def test_failures_are_counted_named_and_paid_for(tmp_path: Path) -> None:
     found = StatusReader(run).read()
     assert (found.trials.done, found.trials.failed) == (6, 1)
     assert [one.index for one in found.failures] == [4]
-    assert found.spend.failed_core_hours == pytest.approx(35.2 / 3600)
+    assert found.spend.failed_hours == pytest.approx(35.2 / 3600)
     assert "trial 4: the loss of training is not finite in epoch 3" in screen(found, 200)
+
+
+def test_what_no_record_has_is_spent_too_and_the_budget_is_named(tmp_path: Path) -> None:
+    compute = ComputeSpec(max_cost=1.0, hour_price=0.5)
+    spec = fake_spec(tmp_path).model_copy(update={"compute": compute})
+    run = write_fake_run(tmp_path, fake_records(1), spec=spec)
+    before = StatusReader(run).read().spend
+    assert (before.max_hours, before.money) == (2.0, before.hours * 0.5)
+    ledger = Ledger(run)
+    ledger.add("prior", 0.25)
+    ledger.closed("lost", 0.5)
+    note = BudgetNote(
+        sentence="The budget ended it",
+        spent_hours=1,
+        limit_hours=2,
+        hour_price=0.5,
+        trials=2,
+        total=7,
+    )
+    (run / "budget.json").write_text(note.model_dump_json())
+    found = StatusReader(run).read()
+    assert found.spend.hours == pytest.approx(before.hours + 0.75)
+    assert found.budget == "The budget ended it"
+    text = screen(found)
+    assert "core hours of 2.00 core hours" in text
+    assert "0.25 core hours for all trials together, 0.50 core hours in lost ones" in text
 
 
 def test_a_finished_run_says_so(tmp_path: Path) -> None:
