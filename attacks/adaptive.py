@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from attacks.attack import Access, AttackResult, labels_of
 from attacks.candidates import candidate_ids, synthesize_all
+from attacks.curve import Curve
 from attacks.knowledge import Knowledge
 from attacks.losses import LOSSES, level
 from attacks.modes import cluster, one_of_each
@@ -87,7 +88,9 @@ class Adaptive:
         order = self._order(hunt, images, sure)[:, : spec.keep]
         rows = torch.arange(len(targets), device=w.device)[:, None]
         latents = w[rows, order]
-        return AttackResult(synthesize_all(prior, latents), latents, sure[rows, order])
+        return AttackResult(
+            synthesize_all(prior, latents), latents, sure[rows, order], hunt.curve.points()
+        )
 
     def _loss(self) -> Callable[[Tensor, Tensor], Tensor]:
         if self.spec.strategy == "level":
@@ -149,6 +152,7 @@ class _Hunt:
         self.count = max(1, min(spec.candidates // views, spec.pool))
         self.of_target = labels_of(targets, classifier.device)
         self.labels, self.ids = self._keys(self.count)
+        self.curve = Curve()
 
     def _keys(self, count: int) -> tuple[Tensor, IntArray]:
         return self.of_target.repeat_interleave(count), candidate_ids(self.targets, count)
@@ -164,6 +168,7 @@ class _Hunt:
         labels, ids = self._keys(starts.shape[1])
         draws = self.draws.child(name)
         objective = Objective(self.spec, self.classifier, self.prior, draws, loss)
+        self.curve = objective.curve
         w = search(self.spec, objective, self.prior, starts.flatten(0, 1), labels, ids, draws)
         return w.view(*starts.shape)
 
@@ -216,6 +221,7 @@ class _Hunt:
                 return plain(logits, labels) + weight * like
 
         objective = Rejecting(self.spec, classifier, self.prior, draws)
+        self.curve = objective.curve  # the second search's: what the first found is rejected
         w = search(
             self.spec, objective, self.prior, starts.flatten(0, 1), self.labels, self.ids, draws
         )

@@ -28,11 +28,14 @@ class AttackResult:
         latents: (targets, n, w_size).
         confidence: the attack's own measure in [0, 1], (targets, n): as a rule the attacked
             classifier's confidence in the target class.
+        curve: mean over the candidates of what the attack improves, after each of its steps: the
+            loss that it minimises, or for a search without one what the attack's file says.
     """
 
     images: Tensor
     latents: Tensor
     confidence: Tensor
+    curve: tuple[float, ...] = ()
 
 
 class Attack(Protocol):

@@ -2,7 +2,8 @@
 
 Starts are latents that the classifier gives to the target. Points on a sphere around a latent tell
 where the class ends: the latent moves away from those outside, and once most lie inside, the sphere
-grows. The answer is the latent with the largest sphere. All searches move in one batch.
+grows. The answer is the latent with the largest sphere. All searches move in one batch. Its curve
+is the radius that was reached.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from attacks.attack import Access, AttackResult, labels_of, to_bounds
 from attacks.candidates import best_first, candidate_ids, synthesize_all
+from attacks.curve import Curve
 from attacks.pool import BATCH
 from attacks.prior import Prior
 from attacks.spec import BrepMiSpec
@@ -60,6 +62,7 @@ class BrepMi:
         radius = torch.full((len(z),), spec.radius, device=z.device)
         answer, reached = z.clone(), torch.zeros(len(z), device=z.device)
         waited = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+        curve = Curve()
         for step in range(spec.steps):
             open_ = torch.nonzero(found & (waited < spec.patience))[:, 0]
             if not len(open_):
@@ -87,11 +90,12 @@ class BrepMi:
             stays = self._labels(classifier, prior, moved) == wanted[open_]
             goes = stays & ~grows
             z[open_[goes]] = moved[goes]
+            curve.add(step, reached)
         answer = torch.where((reached > 0)[:, None], answer, z)
         reached = torch.where(found & (reached == 0), spec.radius / 2, reached)
         confidence, rows = best_first(reached / (1 + reached), len(targets), spec.restarts)
         latents = prior.map(answer)[rows]
-        return AttackResult(synthesize_all(prior, latents), latents, confidence)
+        return AttackResult(synthesize_all(prior, latents), latents, confidence, curve.points())
 
     def _starts(
         self, classifier: Classifier, prior: Prior, labels: Tensor, draws: Draws

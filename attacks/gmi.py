@@ -74,7 +74,9 @@ class GMI:
         found = [classifier.scores(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
         sure = torch.cat(found).gather(1, labels[:, None])[:, 0]
         confidence, rows = best_first(sure, len(targets), spec.restarts)
-        return AttackResult(synthesize_all(prior, w[rows]), w[rows], confidence)
+        return AttackResult(
+            synthesize_all(prior, w[rows]), w[rows], confidence, objective.curve.points()
+        )
 
     def _search(
         self, objective: Objective, prior: Prior, z: Tensor, labels: Tensor, ids: IntArray

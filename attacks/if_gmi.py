@@ -73,7 +73,7 @@ class IfGmi:
         sure = robust_confidence(classifier, images, wanted, ids, spec.selection_rounds, draws)
         confidence, rows = best_first(sure, len(targets), spec.keep)
         shown = to_bounds(images, classifier.bounds, UNIT).clamp(0, 1)
-        return AttackResult(shown[rows], w[rows], confidence)
+        return AttackResult(shown[rows], w[rows], confidence, objective.curve.points())
 
     def _inner(
         self,

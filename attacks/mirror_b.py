@@ -2,7 +2,7 @@
 
 Crossover prefers the fitter parent, p1 / (p1 + p2). (The released code divides log-probabilities,
 which prefers the worse one.) Restarts search disjoint parts of the pool, so that a target's
-reconstructions are answers of independent searches.
+reconstructions are answers of independent searches. Its curve is the elite's minus log score.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from attacks.attack import Access, AttackResult, check_finite, labels_of, to_bounds
 from attacks.candidates import candidate_ids, synthesize_all
+from attacks.curve import Curve
 from attacks.pool import BATCH, Pool, score_pool
 from attacks.prior import Prior
 from attacks.pspace import PBox, to_p, to_w
@@ -60,6 +61,8 @@ class MirrorB:
         wanted = labels.repeat_interleave(spec.restarts)
         ids = candidate_ids(targets, spec.restarts)
         fitness = self._fitness(classifier, prior, p, wanted, 0)
+        curve = Curve()
+        curve.add(0, -fitness.max(dim=1).values)
         for generation in range(spec.generations):
             open_ = fitness.max(dim=1).values.exp() < spec.stop_confidence
             open_ |= torch.tensor(spec.stop_confidence >= 1, device=p.device)
@@ -73,6 +76,7 @@ class MirrorB:
             kept = torch.gather(p[rows], 1, elite[:, :, None].expand(-1, -1, p.shape[2]))
             p[rows] = torch.cat([kept, children], dim=1)
             fitness[rows] = torch.cat([fitness[rows].gather(1, elite), born], dim=1)
+            curve.add(generation + 1, -fitness.max(dim=1).values)
 
         top = fitness.max(dim=1)
         best = p[torch.arange(len(p), device=p.device), top.indices]
@@ -84,7 +88,7 @@ class MirrorB:
             order[:, :, None].expand(-1, -1, p.shape[2]),
         )
         confidence = top.values.view(shape).gather(1, order).exp()
-        return AttackResult(synthesize_all(prior, latents), latents, confidence)
+        return AttackResult(synthesize_all(prior, latents), latents, confidence, curve.points())
 
     def _populations(self, pool: Pool, labels: Tensor) -> Tensor:
         """Return populations in w, the fittest of each restart's own part of the pool."""

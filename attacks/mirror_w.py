@@ -74,7 +74,9 @@ class MirrorW:
         ranked = losses.view(len(targets), starts).gather(1, order)
         # The cross entropy is minus the log of the confidence; other losses only rank.
         confidence = torch.exp(-ranked) if spec.loss == "cross-entropy" else torch.sigmoid(-ranked)
-        return AttackResult(synthesize_all(prior, latents), latents, confidence)
+        return AttackResult(
+            synthesize_all(prior, latents), latents, confidence, objective.curve.points()
+        )
 
     def optimise(
         self,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attacks.attack import to_bounds
 from attacks.candidates import turned_views
+from attacks.curve import Curve
 from attacks.losses import LOSSES
 from attacks.prior import Prior
 from attacks.spec import WhiteBoxSpec
@@ -51,6 +52,7 @@ class Objective:
         self.classifier = classifier
         self.draws = draws
         self.loss = loss or LOSSES[spec.loss]
+        self.curve = Curve()
         self.students: Sequence[Classifier] = (
             distil(classifier, prior, spec.students, spec.student_steps, draws.child("students"))
             if spec.students
@@ -69,6 +71,11 @@ class Objective:
             ids: keys of the candidates, for their random views, (n,).
             step: of the optimisation.
         """
+        loss = self._over_views(images, labels, ids, step)
+        self.curve.add(step, loss)
+        return loss
+
+    def _over_views(self, images: Tensor, labels: Tensor, ids: IntArray, step: int) -> Tensor:
         if not self.spec.views:
             return self._one_view(images, labels)
         total = torch.zeros(len(images), device=images.device)

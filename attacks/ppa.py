@@ -68,7 +68,9 @@ class PPA:
         sure = robust_confidence(classifier, images, wanted, ids, spec.selection_rounds, draws)
         confidence, rows = best_first(sure, len(targets), spec.keep)
         latents = w[rows]
-        return AttackResult(synthesize_all(prior, latents), latents, confidence)
+        return AttackResult(
+            synthesize_all(prior, latents), latents, confidence, objective.curve.points()
+        )
 
 
 def search_images(spec: SearchSpec, targets: int) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from attacks.attack import Attack, AttackResult
+from attacks.curve import join_curves
 from attacks.prior import Prior
 from tasks.classifiers import ACCESS, Classifier, TorchClassifier
 from tasks.draws import Draws
@@ -63,11 +64,12 @@ def attack_on(
 
     with ThreadPoolExecutor(len(shards)) as pool:
         found = list(pool.map(run, places, shards))
-    joined = (
+    images, latents, confidence = (
         torch.cat([getattr(result, name).cpu() for result, _ in found])
         for name in ("images", "latents", "confidence")
     )
-    return AttackResult(*joined), sum(queries for _, queries in found)
+    curve = join_curves([result.curve for result, _ in found], [len(part) for part in shards])
+    return AttackResult(images, latents, confidence, curve), sum(queries for _, queries in found)
 
 
 def prior_on(prior: Prior, place: torch.device) -> Prior:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from attacks.presets import PRESETS
 from tasks.spec import Spec
 from tasks.suggestions import did_you_mean
+from tasks.workers import Workers, batch_problem
 
 
 class GanSpec(Spec):
@@ -22,9 +23,17 @@ class GanSpec(Spec):
     critic_steps: int = Field(5, ge=1, description="Steps of the critic for each of the generator.")
     gradient_penalty: float = Field(10.0, ge=0, description="Its weight in the critic's loss.")
     learning_rate: float = Field(2e-4, gt=0, description="Adam, betas (0.5, 0.999).")
-    workers: int = Field(
-        1, ge=1, description="Training processes; above 1, or with a GPU, through Ray Train."
+    workers: Workers = Field(
+        1,
+        description="Training processes, or a section with least and most; above 1, or with a GPU, "
+        "through Ray Train.",
     )
+
+    @model_validator(mode="after")
+    def _batch_is_large_enough(self) -> Self:
+        if problem := batch_problem(self.workers, self.batch_size):
+            raise ValueError(problem)
+        return self
 
 
 class PriorSpec(Spec):

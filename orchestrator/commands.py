@@ -302,31 +302,39 @@ def train(
 
     from augment.plan import make_plan
     from orchestrator.distributed import fit_distributed
+    from orchestrator.placement import check_capacity
+    from orchestrator.publisher import start_publisher
     from orchestrator.serving import fit_served
+    from orchestrator.train_group import StateKeeper
     from orchestrator.trial import accuracy_of, fit_here
+    from tasks.workers import several_workers
 
     display = Display(console)
     store = Store(spec.storage)
     with store.locked(), embedded_ray(spec.compute.cpus), display.live():
+        check_capacity(spec.training.workers)
         selection = choose(spec, store, display.stage)
         world = prepare_world(spec, store, selection, display.stage)
         targets = world.targets if defense == "dcd" else ()
         plan = make_plan(world.rows, targets, world.num_classes, spec.dcd, spec.seed)
         started = time.monotonic()
         epochs = spec.training.epochs
-        fit = (
-            functools.partial(fit_distributed, storage=str(out / "ray-train"))
-            if spec.training.workers > 1
-            else functools.partial(
+        several = several_workers(spec.training.workers)
+        if several:
+            keeper = StateKeeper(start_publisher(), out.absolute() / "training")
+            fit = functools.partial(fit_distributed, keeper=keeper)
+        else:
+            fit = functools.partial(
                 fit_here, on_epoch=lambda epoch: display.stage("epochs", epoch, epochs)
             )
-        )
         _settle_threads(spec.data.image_size)
         checkpoint = fit_served(
             fit, world.images, plan, world.num_classes, spec.training, spec.seed, spec.serving
         )
         seconds = time.monotonic() - started
         checkpoint.save(out)
+        if several:
+            keeper.forget()
     return TrainOutcome(
         checkpoint=str(out),
         defense=defense,

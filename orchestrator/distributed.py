@@ -1,30 +1,30 @@
 """Training over several processes by Ray Train: the same `fit`, with checkpoints and resume.
 
 Batch normalisation is taken over the global batch and the batches are those of a single process, so
-that the model is the same but for rounding.
+that the model is the same but for rounding, whatever the number of processes and however often it
+changes on the way.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import tempfile
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
-from orchestrator.trial import training_rows
-from tasks.errors import ClusterError, TrainingError
+from orchestrator.bundle import Bundle
+from orchestrator.train_group import Member, StateKeeper, train_group
+from orchestrator.trial import plan_digest, training_rows
+from tasks.spec import fingerprint
 from tasks.training_spec import TrainingSpec
 from tasks.types import Image8
 
 if TYPE_CHECKING:
     from tasks.checkpoint import Checkpoint
     from tasks.training import TrainingState
-
-EPOCHS_BETWEEN_CHECKPOINTS = 5
-"""Each report to Ray Train waits for all workers: a checkpoint after every epoch would cost more
-than the epochs of a small net."""
 
 
 def fit_distributed(
@@ -34,64 +34,50 @@ def fit_distributed(
     spec: TrainingSpec,
     seed: int,
     *,
-    storage: str,
+    keeper: StateKeeper,
+    cores_each: float = 1.0,
 ) -> Checkpoint:
-    """Train with `spec.workers` processes; takes up an interrupted training of the same storage.
+    """Train with `spec.workers` processes; takes up an interrupted training of the same keeper.
 
     Args:
-        images: shared base images (n, s, s, 3).
+        images: shared base images (n, s, s, 3); given once, every node has one copy.
         recipe: the plan.
         num_classes: outputs.
         spec: the settings.
         seed: of the experiment.
-        storage: folder for Ray Train's checkpoints.
+        keeper: of checkpoints; each training has a folder of its own below the keeper's.
+        cores_each: of a process that has no GPU.
 
     Raises:
         TrainingError: the loss is not finite.
-        ClusterError: the workers died more often than retries allow.
+        ClusterError: too many processes were lost.
     """
     import ray
-    from ray import train
-    from ray.train.torch import TorchConfig, TorchTrainer
 
     from tasks.checkpoint import Checkpoint, CheckpointMeta
     from tasks.classifiers import build_model
     from tasks.draws import Draws
 
-    gpus = ray.cluster_resources().get("GPU", 0) >= spec.workers
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={
-            "images": ray.put(images),
-            "recipe": ray.put(recipe),
-            "num_classes": num_classes,
-            "spec": spec.model_dump(mode="json"),
-            "seed": seed,
-        },
-        # The default lets a lost worker wait for half an hour.
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=60),
-        scaling_config=train.ScalingConfig(num_workers=spec.workers, use_gpu=gpus),
-        run_config=train.RunConfig(
-            name="train",
-            storage_path=str(Path(storage).absolute()),
-            failure_config=train.FailureConfig(max_failures=2),
-            checkpoint_config=train.CheckpointConfig(num_to_keep=2),
-        ),
+    own = replace(
+        keeper, folder=keeper.folder / training_key(images, recipe, num_classes, spec, seed)
     )
-    try:
-        result = trainer.fit()
-    except Exception as error:
-        sentence = training_error_of(error)
-        if sentence is not None:
-            raise TrainingError(sentence) from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise ClusterError(
-            f"training over {spec.workers} workers did not finish ({reason}); resume to go on from "
-            "its last checkpoint"
-        ) from error
-    assert result.checkpoint is not None
-    with result.checkpoint.as_directory() as folder:
-        state = _read_state(Path(folder))
+    config = {
+        "images": ray.put(images),
+        "recipe": ray.put(recipe),
+        "num_classes": num_classes,
+        "spec": spec.model_dump(mode="json"),
+        "seed": seed,
+    }
+    last, _ = train_group(
+        train_loop,
+        config,
+        spec.workers,
+        own,
+        spec.epochs,
+        what="the classifier",
+        cores_each=cores_each,
+    )
+    state = decode_state(last)
     model = build_model(spec, num_classes, Draws(seed, ("train",)))
     model.load_state_dict(state.model)
     meta = CheckpointMeta(
@@ -103,11 +89,22 @@ def fit_distributed(
     return Checkpoint(model, meta)
 
 
-def _worker(config: dict[str, Any]) -> None:
+def training_key(
+    images: Image8, recipe: pa.Table, num_classes: int, spec: TrainingSpec, seed: int
+) -> str:
+    """Return the identity of a training: all that decides its result, not who computes it.
+
+    Its checkpoints lie under this name, so that none is taken up by a training that is another.
+    """
+    pixels = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+    settings = spec.model_dump(mode="json", exclude={"workers"})
+    return fingerprint([settings, num_classes, seed, plan_digest(recipe), pixels])
+
+
+def train_loop(member: Member, config: dict[str, Any]) -> None:
     """Train as one of several processes."""
     import ray
     import torch
-    from ray import train
     from torch import nn
 
     from tasks.batchnorm import globalise_batchnorm
@@ -115,42 +112,23 @@ def _worker(config: dict[str, Any]) -> None:
     from tasks.draws import Draws
     from tasks.training import fit
 
-    context = train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    device = train.torch.get_device()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
     spec = TrainingSpec.model_validate(config["spec"])
     draws = Draws(config["seed"], ("train",))
     model = build_model(spec, config["num_classes"], draws)
-    if world > 1:
-        model = (
-            nn.SyncBatchNorm.convert_sync_batchnorm(model)
-            if device.type == "cuda"
-            else globalise_batchnorm(model)
-        )
-        model.to(device).to(memory_format=torch.channels_last)
-        model = nn.parallel.DistributedDataParallel(
-            model, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
-        )
     views, labels = training_rows(ray.get(config["images"]), ray.get(config["recipe"]))
-
-    start = None
-    checkpoint = train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            start = _read_state(Path(folder))
+    found = member.start()
+    gpu = member.device.type == "cuda"
+    if member.world > 1:
+        model = (
+            nn.SyncBatchNorm.convert_sync_batchnorm(model) if gpu else globalise_batchnorm(model)
+        )
+        model.to(member.device).to(memory_format=torch.channels_last)
+        model = nn.parallel.DistributedDataParallel(
+            model, device_ids=[member.device] if gpu else None, broadcast_buffers=False
+        )
 
     def on_epoch(state: TrainingState) -> None:
-        if state.epoch % EPOCHS_BETWEEN_CHECKPOINTS and state.epoch < spec.epochs:
-            return
-        metrics = {"epoch": state.epoch, "loss": state.losses[-1]}
-        with tempfile.TemporaryDirectory() as folder:
-            saved = None
-            if rank == 0:
-                _write_state(Path(folder), state)
-                saved = train.Checkpoint.from_directory(folder)
-            train.report(metrics, checkpoint=saved)
+        member.offer(state.epoch, lambda: encode_state(state), last=state.epoch == spec.epochs)
 
     fit(
         model,
@@ -158,58 +136,52 @@ def _worker(config: dict[str, Any]) -> None:
         labels,
         spec,
         draws,
-        device=device,
-        rank=rank,
-        world=world,
-        start=start,
+        device=member.device,
+        rank=member.rank,
+        world=member.world,
+        start=None if found is None else decode_state(found[1]),
         on_epoch=on_epoch,
     )
 
 
-def _write_state(folder: Path, state: TrainingState) -> None:
-    """Write weights and optimiser moments as safetensors, numbers as JSON; never pickle."""
-    from safetensors.torch import save_file
+def encode_state(state: TrainingState) -> Bundle:
+    """Return a state as files: weights and moments as safetensors, numbers as JSON; no pickle."""
+    from safetensors.torch import save
 
-    save_file({k: v.contiguous() for k, v in state.model.items()}, folder / "model.safetensors")
     moments: dict[str, Any] = {}
     optimizer: dict[str, Any] = dict(state.optimizer)
     for index, values in optimizer["state"].items():
         moments |= {f"{index}.{name}": value.contiguous() for name, value in values.items()}
-    save_file(moments, folder / "optimizer.safetensors")
     numbers = {
         "epoch": state.epoch,
         "losses": state.losses,
         "groups": optimizer["param_groups"],
+        "scaler": state.scaler,
     }
-    (folder / "state.json").write_text(json.dumps(numbers))
+    return Bundle(
+        {
+            "model.safetensors": save({k: v.contiguous() for k, v in state.model.items()}),
+            "optimizer.safetensors": save(moments),
+            "state.json": json.dumps(numbers).encode(),
+        }
+    )
 
 
-def _read_state(folder: Path) -> TrainingState:
-    from safetensors.torch import load_file
+def decode_state(bundle: Bundle) -> TrainingState:
+    """Read what `encode_state` wrote."""
+    from safetensors.torch import load
 
     from tasks.training import TrainingState
 
-    numbers = json.loads((folder / "state.json").read_text())
+    numbers = json.loads(bundle.files["state.json"])
     moments: dict[int, dict[str, Any]] = {}
-    for key, value in load_file(folder / "optimizer.safetensors").items():
+    for key, value in load(bundle.files["optimizer.safetensors"]).items():
         index, name = key.split(".", 1)
         moments.setdefault(int(index), {})[name] = value
     return TrainingState(
         epoch=numbers["epoch"],
         losses=numbers["losses"],
-        model=load_file(folder / "model.safetensors"),
+        model=load(bundle.files["model.safetensors"]),
         optimizer={"state": moments, "param_groups": numbers["groups"]},
+        scaler=numbers["scaler"],
     )
-
-
-def training_error_of(error: BaseException) -> str | None:
-    """Return the sentence of a TrainingError among an error and its causes."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, TrainingError):
-            return str(seen)
-        for inner in getattr(seen, "worker_failures", {}).values():
-            if found := training_error_of(inner):
-                return found
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    return None

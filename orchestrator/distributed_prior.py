@@ -7,29 +7,29 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attacks.spec import GanSpec
-from orchestrator.distributed import training_error_of
-from tasks.errors import ClusterError, TrainingError
+from orchestrator.bundle import Bundle
+from orchestrator.placement import check_capacity
+from orchestrator.publisher import start_publisher
+from orchestrator.train_group import Member, StateKeeper, train_group
+from tasks.spec import fingerprint
 from tasks.types import Image8
+from tasks.workers import several_workers
 
 if TYPE_CHECKING:
     from attacks.prior_gan import GanPrior
     from attacks.prior_gan_training import GanState
-
-STEPS_BETWEEN_CHECKPOINTS = 100
-"""Of the generator; each checkpoint holds both networks and their optimisers."""
 
 
 def goes_through_ray(spec: GanSpec) -> bool:
     """Say whether Ray Train is used: for several processes, or where Ray has a GPU."""
     import ray
 
-    if spec.workers > 1:
+    if several_workers(spec.workers):
         return True
     return bool(ray.is_initialized() and ray.cluster_resources().get("GPU", 0) >= 1)
 
@@ -48,12 +48,12 @@ def fit_gan(
         images: public images (n, s, s, 3).
         spec: the settings.
         seed: of the experiment.
-        storage: folder for Ray Train's checkpoints; it is removed at the end.
+        storage: folder for the checkpoints of these images; it is removed at the end.
         on_step: called with step, steps and distance, where this process trains.
 
     Raises:
         TrainingError: the loss is not finite.
-        ClusterError: the workers died more often than retries allow.
+        ClusterError: the cluster is too small, or too many processes were lost.
     """
     from attacks.prior_gan_training import train_gan
 
@@ -66,94 +66,53 @@ def fit_gan(
 
 def _fit_by_ray(images: Image8, spec: GanSpec, seed: int, storage: Path) -> GanPrior:
     import ray
-    from ray import train
-    from ray.train.torch import TorchConfig, TorchTrainer
 
     from attacks.prior_gan_training import build_gan
 
-    gpus = ray.cluster_resources().get("GPU", 0) >= spec.workers
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={
-            "images": ray.put(images),
-            "spec": spec.model_dump(mode="json"),
-            "seed": seed,
-        },
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=60),
-        scaling_config=train.ScalingConfig(num_workers=spec.workers, use_gpu=gpus),
-        run_config=train.RunConfig(
-            name="prior",
-            storage_path=str(storage.absolute()),
-            failure_config=train.FailureConfig(max_failures=2),
-            checkpoint_config=train.CheckpointConfig(num_to_keep=2),
-        ),
-    )
-    try:
-        result = trainer.fit()
-    except Exception as error:
-        sentence = training_error_of(error)
-        if sentence is not None:
-            raise TrainingError(sentence) from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise ClusterError(
-            f"training the prior over {spec.workers} workers did not finish ({reason}); the same "
-            "command goes on from its last checkpoint"
-        ) from error
-    assert result.checkpoint is not None
-    with result.checkpoint.as_directory() as folder:
-        state = read_state(Path(folder))
+    check_capacity(spec.workers, "prior.gan.workers")
+    keeper = StateKeeper(start_publisher(), storage.absolute() / prior_training_key(spec, seed))
+    config = {"images": ray.put(images), "spec": spec.model_dump(mode="json"), "seed": seed}
+    last, _ = train_group(_loop, config, spec.workers, keeper, spec.steps, what="the prior")
+    state = decode_state(last)
     prior = build_gan(images.shape[1], spec, seed)
     prior.load_state_dict(state.model)
     return prior.eval().requires_grad_(False)
 
 
-def _worker(config: dict[str, Any]) -> None:
+def prior_training_key(spec: GanSpec, seed: int) -> str:
+    """Return the identity of a training on the images of one storage folder."""
+    return fingerprint([spec.model_dump(mode="json", exclude={"workers"}), seed])
+
+
+def _loop(member: Member, config: dict[str, Any]) -> None:
     """Train as one of several processes."""
     import ray
-    import torch
-    from ray import train
 
     from attacks.prior_gan_training import train_gan
 
-    context = train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    device = train.torch.get_device()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
     spec = GanSpec.model_validate(config["spec"])
-    start = None
-    checkpoint = train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            start = read_state(Path(folder))
+    images = ray.get(config["images"])
+    found = member.start()
 
     def on_state(state: GanState) -> None:
-        if state.step % STEPS_BETWEEN_CHECKPOINTS and state.step < spec.steps:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            saved = None
-            if rank == 0:
-                write_state(Path(folder), state)
-                saved = train.Checkpoint.from_directory(folder)
-            train.report({"step": state.step, "distance": state.distances[-1]}, checkpoint=saved)
+        member.offer(state.step, lambda: encode_state(state), last=state.step == spec.steps)
 
     train_gan(
-        ray.get(config["images"]),
+        images,
         spec,
         config["seed"],
-        device=device,
-        rank=rank,
-        world=world,
-        start=start,
+        device=member.device,
+        rank=member.rank,
+        world=member.world,
+        start=None if found is None else decode_state(found[1]),
         on_state=on_state,
     )
 
 
-def write_state(folder: Path, state: GanState) -> None:
-    """Write weights and moments as safetensors, numbers as JSON; never pickle."""
-    from safetensors.torch import save_file
+def encode_state(state: GanState) -> Bundle:
+    """Return a state as files: weights and moments as safetensors, numbers as JSON; no pickle."""
+    from safetensors.torch import save
 
-    save_file({k: v.contiguous() for k, v in state.model.items()}, folder / "model.safetensors")
     moments: dict[str, Any] = {}
     groups = []
     for part, optimizer in enumerate(state.optimizers):
@@ -161,20 +120,25 @@ def write_state(folder: Path, state: GanState) -> None:
         groups.append(content["param_groups"])
         for index, values in content["state"].items():
             moments |= {f"{part}.{index}.{name}": v.contiguous() for name, v in values.items()}
-    save_file(moments, folder / "optimizers.safetensors")
     numbers = {"step": state.step, "distances": state.distances, "groups": groups}
-    (folder / "state.json").write_text(json.dumps(numbers))
+    return Bundle(
+        {
+            "model.safetensors": save({k: v.contiguous() for k, v in state.model.items()}),
+            "optimizers.safetensors": save(moments),
+            "state.json": json.dumps(numbers).encode(),
+        }
+    )
 
 
-def read_state(folder: Path) -> GanState:
-    """Read what `write_state` wrote."""
-    from safetensors.torch import load_file
+def decode_state(bundle: Bundle) -> GanState:
+    """Read what `encode_state` wrote."""
+    from safetensors.torch import load
 
     from attacks.prior_gan_training import GanState
 
-    numbers = json.loads((folder / "state.json").read_text())
+    numbers = json.loads(bundle.files["state.json"])
     moments: tuple[dict[int, Any], dict[int, Any]] = ({}, {})
-    for key, value in load_file(folder / "optimizers.safetensors").items():
+    for key, value in load(bundle.files["optimizers.safetensors"]).items():
         part, index, name = key.split(".", 2)
         moments[int(part)].setdefault(int(index), {})[name] = value
     first, second = (
@@ -183,6 +147,6 @@ def read_state(folder: Path) -> GanState:
     return GanState(
         numbers["step"],
         numbers["distances"],
-        load_file(folder / "model.safetensors"),
+        load(bundle.files["model.safetensors"]),
         (first, second),
     )

@@ -14,6 +14,7 @@ from orchestrator.records import (
     ImageMetrics,
     KnowledgeScore,
     Rate,
+    SearchCurve,
     SecondOpinion,
     TargetScore,
     WorstTarget,
@@ -45,6 +46,7 @@ def judge_all(
         found, said = results[spec.label], verdicts[spec.label]
         record = _attack_record(spec, said, world, found.queries)
         more = _beside_the_verdict(found.images, said, panel, world, spec.label)
+        more["curve"] = SearchCurve.of(found.curve)
         records.append(record.model_copy(update=more))
     return tuple(records), {name: found.verdict for name, found in verdicts.items()}
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.errors import ClusterError
+from tasks.workers import Workers, several_workers
 
 
 @dataclass(frozen=True)
@@ -49,50 +50,71 @@ class Placement:
 def place(
     capacity: Capacity,
     *,
-    workers: int,
+    workers: Workers,
     trials: int,
     limit: int | None = None,
     gpus_per_trial: float = 1.0,
+    setting: str = "training.workers",
 ) -> Placement:
     """Return how trials share a cluster.
 
     Args:
         capacity: of the cluster.
-        workers: training processes of a trial, at least 1; each holds a core and, where there are
-            any, a GPU.
+        workers: training processes of a trial; each holds a core and, where there are any, a GPU.
+            Of a range as many as the cluster has.
         trials: that are still to run, or that may run at once, at least 1.
         limit: slots that a person allows; None fills the cluster.
         gpus_per_trial: of a trial with one process: 0.5 lets two share a GPU.
+        setting: that says how many processes, for errors.
 
     Raises:
         ClusterError: one trial asks for more than the whole cluster has.
     """
     share = gpus_per_trial if capacity.gpus else 0.0
-    cpus, gpus = float(workers), (workers if workers > 1 else share) if capacity.gpus else 0.0
+    several = several_workers(workers)
+    processes = _processes(capacity, workers)
+    cpus, gpus = float(processes), (processes if several else share) if capacity.gpus else 0.0
     for wanted, there, what in (
         (cpus, capacity.cpus, "cores"),
         (gpus, capacity.gpus, "GPUs"),
     ):
         if wanted > there:
             raise ClusterError(
-                f"training.workers={workers} needs {wanted:g} {what} at once, and the cluster has "
-                f"{there:g}; set training.workers to at most {math.floor(there)}, or use a larger "
-                "cluster"
+                f"{setting}={processes} needs {wanted:g} {what} at once, and the cluster has "
+                f"{there:g}; set {setting} to at most {math.floor(there)}, or use a larger cluster"
             )
     room = math.floor(capacity.cpus / cpus)
     if gpus:
         room = min(room, math.floor(capacity.gpus / gpus + 1e-9))
     task = {"CPU": 1.0} | ({"GPU": share} if share else {})
     # One byte of memory: Tune places no trial that asks for nothing at all.
-    trial = dict(task) if workers == 1 else {"CPU": 0.0, "memory": 1.0}
+    trial = {"CPU": 0.0, "memory": 1.0} if several else dict(task)
     slots = max(1, min(room, trials, limit or room))
     return Placement(
         slots=slots,
         trial=trial,
         task=task,
         judges_first=capacity.cpus < cpus + 1 or bool(gpus) and capacity.gpus < gpus + share,
-        spread=workers > 1 or slots < room and not limit,
+        spread=several or slots < room and not limit,
     )
+
+
+def _processes(capacity: Capacity, workers: Workers) -> int:
+    """Return how many processes train on a cluster: as many of a range as it has room for."""
+    if isinstance(workers, int):
+        return workers
+    room = min(capacity.cpus, capacity.gpus) if capacity.gpus else capacity.cpus
+    return max(workers.least, min(workers.most, math.floor(room)))
+
+
+def check_capacity(workers: Workers, setting: str = "training.workers") -> None:
+    """Refuse more processes than the running cluster has room for; Ray would wait for ever.
+
+    Raises:
+        ClusterError: it is too small.
+    """
+    if several_workers(workers):
+        place(capacity_now(), workers=workers, trials=1, setting=setting)
 
 
 def capacity_now() -> Capacity:

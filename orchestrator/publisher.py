@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.bundle import Bundle, unpack
+from orchestrator.train_states import forget_states, keep_state, newest_state
 
 
 class Publisher:
@@ -23,6 +24,18 @@ class Publisher:
             StoreError: the folder cannot be written.
         """
         unpack(bundle, folder, last)
+
+    def keep_state(self, folder: Path, step: int, state: Bundle) -> None:
+        """Write a checkpoint of a training; see `train_states`."""
+        keep_state(folder, step, state)
+
+    def newest_state(self, folder: Path) -> tuple[int, Bundle] | None:
+        """Return the newest whole checkpoint of a training with its step."""
+        return newest_state(folder)
+
+    def forget_states(self, folder: Path) -> None:
+        """Remove the checkpoints of a training that has ended."""
+        forget_states(folder)
 
 
 def start_publisher() -> Any:

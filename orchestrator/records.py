@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field
@@ -147,6 +148,24 @@ class TargetScore(Spec):
     surrogate_rate: Rate
 
 
+class SearchCurve(Spec):
+    """How an attack's search got on: the mean over its candidates, at some of its steps.
+
+    What is averaged is what the attack improves: its loss, MIRROR-B's minus log score of the
+    fittest, or BREP-MI's radius.
+    """
+
+    steps: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, values: Sequence[float], most: int = 101) -> Self:
+        """Return at most so many points, evenly spread, the first and the last among them."""
+        count = min(len(values), most)
+        steps = tuple(round(i * (len(values) - 1) / max(1, count - 1)) for i in range(count))
+        return cls(steps=steps, values=tuple(_six(values[step]) for step in steps))
+
+
 class AttackRecord(Spec):
     """What one attack reached against one trial's classifier."""
 
@@ -169,6 +188,7 @@ class AttackRecord(Spec):
     image_metrics: ImageMetrics | None = None
     knowledge: KnowledgeScore | None = None
     fleet: FleetEstimate | None = None
+    curve: SearchCurve = SearchCurve()
 
 
 class Accuracy(Spec):
@@ -261,5 +281,13 @@ class TrialRecord(Spec):
         return max((a.accuracy_at_1 for a in self.attacks), key=lambda r: r.value, default=None)
 
     def results_hash(self) -> str:
-        """Hash of everything but time and versions: equal for equal work."""
-        return fingerprint(self.model_dump(mode="json", exclude={"cost_s", "versions"}))
+        """Hash of everything but time and versions: equal for equal work.
+
+        Curves are left out: they say how an attack got there, and older records have none.
+        """
+        return fingerprint(
+            self.model_dump(
+                mode="json",
+                exclude={"cost_s": True, "versions": True, "attacks": {"__all__": {"curve"}}},
+            )
+        )

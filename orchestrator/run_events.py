@@ -80,7 +80,7 @@ class RunEvents:
         """Add one event; kinds that are not known are passed over."""
         match event:
             case {"event": "start"}:
-                self.begun, self.stages = [], []
+                self.begun = []
                 self.slots = event.get("slots")
             case {"event": "stage", "name": str(name), "done": int(done), "total": int(total)}:
                 count = StageCount(name, done, total)

@@ -25,6 +25,7 @@ from orchestrator.spec import ExperimentSpec
 from orchestrator.time_left import TimeLeft, time_left, trials_at_once
 from tasks.errors import StoreError
 from tasks.spec import Spec
+from tasks.workers import most_workers
 
 SILENT_S = 600.0
 """A driver on another machine that wrote nothing for so long, and three trials long, is gone."""
@@ -312,7 +313,8 @@ def _doing(folder: Path) -> str:
         return "writing"
     if (folder / "checkpoint" / "meta.json").is_file():
         return "attacking"
-    return "training" if (folder / "recipe.parquet").is_file() else "starting"
+    # A trial on another node hands its files over at its end.
+    return "training" if (folder / "recipe.parquet").is_file() else "under way"
 
 
 def _stages(
@@ -368,7 +370,7 @@ def _spend(
     beside: LedgerSpend,
     hour_price: float | None,
 ) -> Spend:
-    workers = spec.training.workers
+    workers = most_workers(spec.training.workers)  # an elastic training may have held fewer
     hour_price = spec.compute.hour_price if hour_price is None else hour_price
     under_way = sum(trial.seconds for trial in running) * workers
     failed = sum(device_hours(r, workers, beside.share) for r in records if r.status == "failed")

@@ -151,6 +151,9 @@ class TrackingSpec(Spec):
     enabled: bool = Field(True, description="false keeps the records and leaves MLflow out.")
     uri: str | None = Field(None, description="Tracking server; null is sqlite in the storage.")
     experiment: str = Field("dcdctl", min_length=1, description="Name of the MLflow experiment.")
+    checkpoint: bool = Field(
+        True, description="The recommended trial's classifier goes there too, as safetensors."
+    )
 
 
 class ExperimentSpec(Spec):

@@ -14,6 +14,7 @@ from orchestrator.prices import limits_of, running_prices
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import records_of, write_atomic
 from tasks.spec import Spec
+from tasks.workers import most_workers
 
 NOTE = "budget.json"
 
@@ -62,18 +63,18 @@ class Spending:
         limits = limits_of(spec.compute, running_prices())
         ledger, gpus = Ledger(run), capacity_now().gpus
         ledger.holds("GPU" if gpus else "core", spec.compute.gpus_per_trial if gpus else 1.0)
-        workers = spec.training.workers
+        workers = most_workers(spec.training.workers)
         before = spent_hours(records_of(run), ledger.spend, workers)
         return cls(Budget(limits, before + elsewhere), ledger, elsewhere, expected_s)
 
     def count(self, spec: ExperimentSpec, run: Path) -> None:
         """Bring what was prepared meanwhile into the accounts."""
-        spent = spent_hours(records_of(run), self.ledger.spend, spec.training.workers)
+        spent = spent_hours(records_of(run), self.ledger.spend, most_workers(spec.training.workers))
         self.budget.spent_hours = spent + self.elsewhere
 
     def devices(self, spec: ExperimentSpec) -> float:
         """Return what a trial holds while it trains: cores or GPUs."""
-        workers = spec.training.workers
+        workers = most_workers(spec.training.workers)
         return workers if workers > 1 else self.ledger.spend.share
 
     @property
@@ -107,7 +108,7 @@ def read_note(run: Path) -> BudgetNote | None:
 
 def run_spent(run: Path, spec: ExperimentSpec) -> float:
     """Return the device-hours that a run has spent, everything included."""
-    return spent_hours(records_of(run), read_spend(run), spec.training.workers)
+    return spent_hours(records_of(run), read_spend(run), most_workers(spec.training.workers))
 
 
 def _sentence(limits: Limits, spent: float, done: int, total: int, unit: str) -> str:

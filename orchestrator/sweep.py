@@ -57,7 +57,7 @@ from tasks.errors import BudgetReachedError, FailedTrialsError, UnfinishedRunErr
 from tasks.spec import Spec, fingerprint
 
 if TYPE_CHECKING:
-    from orchestrator.tracking import BackgroundTracker
+    from orchestrator.background_tracker import BackgroundTracker
 
 log = logging.getLogger(__name__)
 
@@ -103,10 +103,13 @@ def run_sweep(
         run = store.run(run_fingerprint(spec, selection))
         _enter(run, mode, total)
         write_atomic(run / "spec.json", spec.model_dump_json(indent=2) + "\n")
-        before = len(records_of(run))
+        records = records_of(run)
+        before = len(records)
         display.events = EventLog(run)
         display.line(_heading(spec, selection, run, before, total))
         tracker = _tracker(spec, store, run)
+        if tracker is not None:
+            tracker.submit(records)
         note: BudgetNote | None = None
         try:
             if before < total or _unfinished(spec, run):
@@ -239,7 +242,7 @@ def _run_trials(
     def finished(record: TrialRecord) -> None:
         bar.finish(record)
         if tracker is not None:
-            tracker.submit(records_of(run))
+            tracker.submit([record])  # reading all of them each time would be quadratic
 
     if queue.missing():
         given = {"world": world_ref, "judges": judges_ref, "publisher": publisher}
@@ -340,7 +343,8 @@ def _write_evaluation(run: Path, judges: Sequence[Judge], spec: ExperimentSpec) 
 def _tracker(spec: ExperimentSpec, store: Store, run: Path) -> BackgroundTracker | None:
     if not spec.tracking.enabled:
         return None
-    from orchestrator.tracking import BackgroundTracker, make_tracker
+    from orchestrator.background_tracker import BackgroundTracker
+    from orchestrator.tracking import make_tracker
 
     return BackgroundTracker(make_tracker(spec, store.root), run, spec)
 

@@ -10,8 +10,8 @@ from pydantic import Field
 from tasks.spec import Spec
 
 DRAWS = 400
-SPREAD = 0.35
-"""Of the logarithm of a trial's seconds, before two of them have ended; weighs as much as one."""
+SPREAD, WEIGHT = 0.35, 4
+"""Of the logarithm of a trial's seconds, before any has ended; weighs as much as so many trials."""
 
 
 class TimeLeft(Spec):
@@ -47,9 +47,9 @@ def time_left(
         return None
     rng = np.random.default_rng([len(logs), len(running), waiting])
     n = len(logs)
-    # Scaled inverse chi squared for the variance, then the mean; the prior counts as one trial.
-    squares = SPREAD**2 + float(((logs - logs.mean()) ** 2).sum())
-    sigma = np.sqrt(squares / rng.chisquare(n, DRAWS))
+    # Scaled inverse chi squared for the variance, then the mean given the variance.
+    squares = WEIGHT * SPREAD**2 + float(((logs - logs.mean()) ** 2).sum())
+    sigma = np.sqrt(squares / rng.chisquare(n - 1 + WEIGHT, DRAWS))
     mean = logs.mean() + sigma / np.sqrt(n) * rng.standard_normal(DRAWS)
     ends = np.zeros((DRAWS, max(1, slots, len(running))))
     for place, elapsed in enumerate(running):

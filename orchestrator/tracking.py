@@ -13,8 +13,8 @@ import re
 import shlex
 import shutil
 import sys
-import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -22,16 +22,10 @@ from urllib.parse import urlsplit
 from orchestrator.records import TrialRecord
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store
+from tasks.spec import fingerprint
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-log = logging.getLogger(__name__)
-
-RUN_TAG = "dcdctl.run"
-TRIAL_TAG = "dcdctl.trial"
-COMPLETE_TAG = "dcdctl.complete"
-"""Set last, to a hash of what was written: a run without it, or with another hash, is finished."""
 
 _ENVIRONMENT = {
     # MLflow's own retries block for minutes when the server is down; ours is the next sync.
@@ -46,12 +40,50 @@ _ENVIRONMENT = {
 class Tracker(Protocol):
     """Shows a run somewhere."""
 
-    def sync(self, run_dir: Path, spec: ExperimentSpec, records: Sequence[TrialRecord]) -> None:
-        """Bring the view up to date with `records`; may raise anything, and may be repeated."""
+    def sync(
+        self,
+        run_dir: Path,
+        spec: ExperimentSpec,
+        records: Sequence[TrialRecord],
+        *,
+        whole: bool = True,
+    ) -> None:
+        """Bring the view up to date with `records`; may raise anything, and may be repeated.
+
+        Args:
+            run_dir: the run's folder.
+            spec: the experiment.
+            records: all trials so far.
+            whole: else the trials are enough, and what is said of the sweep may be older.
+        """
+
+
+@dataclass
+class _Shown:
+    """What MLflow has of one run, known since this process looked, so that it looks once.
+
+    Attributes:
+        experiment: its id.
+        parent: the sweep's run.
+        made: the parent is new, so that nothing of earlier trials was said there.
+        trials: runs by trial id.
+        complete: hash of what was written in full, by trial id.
+        read: the records whose hash is known; one that is not the same object is hashed again.
+        digest: of the parent.
+    """
+
+    client: MlflowClient
+    experiment: str
+    parent: Any
+    made: bool
+    trials: dict[str, Any]
+    complete: dict[str, str | None]
+    digest: str | None
+    read: dict[str, tuple[TrialRecord, str]] = field(default_factory=dict)
 
 
 class MlflowTracker:
-    """Shows runs in MLflow.
+    """Shows runs in MLflow. There may be one writer for a run: the holder of the storage's lock.
 
     Args:
         uri: tracking server, or a database such as sqlite:////folder/mlflow.db.
@@ -63,27 +95,119 @@ class MlflowTracker:
         self.uri = uri
         self.experiment = experiment
         self.artifact_root = artifact_root
+        self._shown: dict[str, _Shown] = {}
 
-    def sync(self, run_dir: Path, spec: ExperimentSpec, records: Sequence[TrialRecord]) -> None:
+    def sync(
+        self,
+        run_dir: Path,
+        spec: ExperimentSpec,
+        records: Sequence[TrialRecord],
+        *,
+        whole: bool = True,
+    ) -> None:
         """Write the sweep and those of its trials that MLflow does not have in full.
 
         Args:
             run_dir: the run's folder; its name is the run's fingerprint.
             spec: the experiment; names of people and paths in it stay here.
             records: all trials so far.
+            whole: write what is said of the sweep too, which looks at all trials.
 
         Raises:
             Exception: whatever MLflow raises; what was written stays, and the next call goes on.
         """
-        from orchestrator.mlflow_runs import sync_sweep, sync_trial
+        try:
+            shown = self._shown.get(run_dir.name) or self._look(run_dir, spec)
+            self._sync(shown, run_dir, spec, records, whole)
+        except BaseException:
+            # What of it arrived is not known: the next call looks again.
+            self._shown.pop(run_dir.name, None)
+            raise
+        self._shown[run_dir.name] = shown
+
+    def missing(self, run_dir: Path, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """Return the trials that MLflow does not have in full; nothing is written there.
+
+        Raises:
+            Exception: whatever MLflow raises.
+        """
+        from orchestrator.mlflow_runs import COMPLETE_TAG
+
+        client = self._client()
+        found = client.get_experiment_by_name(self.experiment)
+        if found is None:
+            return list(records)
+        known = _known_runs(client, str(found.experiment_id), run_dir.name)
+        return [
+            record
+            for record in records
+            if record.trial_id not in known
+            or known[record.trial_id].data.tags.get(COMPLETE_TAG) != record.results_hash()
+        ]
+
+    def _sync(
+        self,
+        shown: _Shown,
+        run_dir: Path,
+        spec: ExperimentSpec,
+        records: Sequence[TrialRecord],
+        whole: bool,
+    ) -> None:
+        from orchestrator.mlflow_runs import sync_trial
+        from orchestrator.mlflow_sweep import sync_sweep
+
+        parent = str(shown.parent.info.run_id)
+        for record in records:
+            digest = _digest(shown, record)
+            if shown.complete.get(record.trial_id) == digest:
+                continue
+            found = shown.trials.get(record.trial_id)
+            shown.trials[record.trial_id] = sync_trial(
+                shown.client, shown.experiment, parent, found, run_dir, spec, record, digest
+            )
+            shown.complete[record.trial_id] = digest
+        if not whole:
+            return
+        settings = spec.model_dump(mode="json", exclude={"storage", "tracking", "compute"})
+        report = run_dir / "report.json"
+        digest = fingerprint(
+            [
+                settings,
+                [_digest(shown, record) for record in records],
+                report.read_text() if report.is_file() else "",
+            ]
+        )
+        if shown.digest != digest:
+            sync_sweep(
+                shown.client,
+                shown.parent,
+                run_dir,
+                spec,
+                records,
+                shown.trials,
+                digest,
+                series=shown.made,
+            )
+            shown.digest, shown.made = digest, False
+
+    def _look(self, run_dir: Path, spec: ExperimentSpec) -> _Shown:
+        """Ask MLflow once what it has of a run; make the sweep's own run if it is missing."""
+        from orchestrator.mlflow_runs import COMPLETE_TAG
+        from orchestrator.mlflow_sweep import create_sweep
 
         client = self._client()
         experiment = self._experiment_id(client)
         known = _known_runs(client, experiment, run_dir.name)
-        parent = sync_sweep(client, experiment, known.get(None), run_dir, spec, records)
-        for record in records:
-            found = known.get(record.trial_id)
-            sync_trial(client, experiment, parent, found, run_dir, spec, record)
+        parent = known.pop(None, None)
+        return _Shown(
+            client=client,
+            experiment=experiment,
+            parent=parent or create_sweep(client, experiment, run_dir, spec),
+            made=parent is None,
+            trials={str(trial_id): run for trial_id, run in known.items()},
+            complete={str(t): run.data.tags.get(COMPLETE_TAG) for t, run in known.items()},
+            digest=None if parent is None else parent.data.tags.get(COMPLETE_TAG),
+        )
 
     def _client(self) -> MlflowClient:
         for name, value in _ENVIRONMENT.items():
@@ -103,88 +227,23 @@ class MlflowTracker:
         return str(client.create_experiment(self.experiment, artifact_location=place))
 
 
-class BackgroundTracker:
-    """Keeps a tracker up to date from a thread of its own, so that the sweep never waits for it.
-
-    Only the newest records wait to be shown: they include all earlier ones.
-
-    Args:
-        tracker: shows the run.
-        run_dir: the run's folder.
-        spec: the experiment.
-    """
-
-    def __init__(self, tracker: Tracker, run_dir: Path, spec: ExperimentSpec) -> None:
-        self._tracker = tracker
-        self._run_dir = run_dir
-        self._spec = spec
-        self._changed = threading.Condition()
-        self._waiting: tuple[TrialRecord, ...] | None = None
-        self._closing = False
-        self._delivered = True
-        self._warned = False
-        # A daemon, so that a server that hangs cannot keep the process from ending.
-        self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
-        self._thread.start()
-
-    def submit(self, records: Sequence[TrialRecord]) -> None:
-        """Have these records shown soon; returns at once and never raises."""
-        with self._changed:
-            self._waiting = tuple(records)
-            self._delivered = False
-            self._changed.notify()
-
-    def close(self, deadline_s: float) -> bool:
-        """Wait until the newest records are shown, at the most until the deadline.
-
-        Args:
-            deadline_s: seconds.
-
-        Returns:
-            Whether the view is complete. If not, a warning was logged, and the next sync of this
-            run makes it so.
-        """
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        self._thread.join(deadline_s)
-        if self._thread.is_alive():
-            self._warn(f"still not done after {deadline_s:g} s")
-        return self._delivered
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closing or self._waiting is not None)
-                records, self._waiting = self._waiting, None
-            if records is None:
-                return
-            try:
-                self._tracker.sync(self._run_dir, self._spec, records)
-            except Exception as error:  # whatever MLflow raises, the sweep is not its business
-                self._warn(str(error).partition("\n")[0] or type(error).__name__)
-            else:
-                with self._changed:
-                    self._delivered = self._waiting is None
-
-    def _warn(self, reason: str) -> None:
-        if not self._warned:
-            self._warned = True
-            log.warning(
-                "MLflow does not show all of this run (%s); nothing is lost: "
-                "`dcdctl sweep --resume` shows the rest",
-                _without_password(reason)[:300],
-            )
+def _digest(shown: _Shown, record: TrialRecord) -> str:
+    """Return a record's hash, which is made once for one object."""
+    known = shown.read.get(record.trial_id)
+    if known is None or known[0] is not record:
+        known = shown.read[record.trial_id] = record, record.results_hash()
+    return known[1]
 
 
-def make_tracker(spec: ExperimentSpec, root: Path) -> MlflowTracker:
+def make_tracker(spec: ExperimentSpec, root: Path, uri: str | None = None) -> MlflowTracker:
     """Return the tracker that the spec asks for.
 
     Args:
         spec: the experiment.
         root: the storage's folder, where database and artefacts lie unless the spec names a server.
+        uri: of another server than the spec's.
     """
-    uri = spec.tracking.uri or _default_uri(root)
+    uri = uri or spec.tracking.uri or _default_uri(root)
     served = urlsplit(uri).scheme in ("http", "https")
     return MlflowTracker(uri, spec.tracking.experiment, None if served else root / "mlartifacts")
 
@@ -196,7 +255,7 @@ def ui_command(spec: ExperimentSpec) -> str:
     """
     uri = spec.tracking.uri or _default_uri(Store(spec.storage).root)
     if urlsplit(uri).scheme in ("http", "https"):
-        return f"python -m webbrowser {shlex.quote(_without_password(uri))}"
+        return f"python -m webbrowser {shlex.quote(without_password(uri))}"
     program = "mlflow" if shutil.which("mlflow") else str(Path(sys.executable).with_name("mlflow"))
     # One worker is enough for one person, and each takes 230 MB.
     return f"{shlex.quote(program)} ui --workers 1 --backend-store-uri {shlex.quote(uri)}"
@@ -208,6 +267,8 @@ def _default_uri(root: Path) -> str:
 
 def _known_runs(client: MlflowClient, experiment: str, fingerprint: str) -> dict[str | None, Any]:
     """Return MLflow's runs of this sweep by trial id; the parent's is None."""
+    from orchestrator.mlflow_runs import RUN_TAG, TRIAL_TAG
+
     found: dict[str | None, Any] = {}
     token = None
     while True:
@@ -224,6 +285,6 @@ def _known_runs(client: MlflowClient, experiment: str, fingerprint: str) -> dict
             return found
 
 
-def _without_password(text: str) -> str:
+def without_password(text: str) -> str:
     """Blank the user part of URLs: a tracking URI may carry a password."""
     return re.sub(r"(?<=://)[^/@\s]+@", "", text)

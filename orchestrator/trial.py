@@ -285,10 +285,11 @@ def accuracy_of(classifier: Classifier, world: World) -> Accuracy:
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """An attack's answer, as stored images (targets, n, s, s, 3), and what it asked."""
+    """An attack's answer, as stored images (targets, n, s, s, 3), what it asked, how it got on."""
 
     images: Image8
     queries: int
+    curve: tuple[float, ...] = ()
 
 
 Attacked = Callable[
@@ -328,13 +329,16 @@ def attack_group(
     draws = Draws(world.seed, (spec.label,))
     targets = world.attacked[group]
     result, queries = attack_on(attack_devices(), attack, classifier, prior, targets, draws)
-    return Reconstructed(stored(result.images), queries)
+    return Reconstructed(stored(result.images), queries, result.curve)
 
 
 def joined(parts: Sequence[Reconstructed]) -> Reconstructed:
     """Return the groups' answers as one, in the order of the targets."""
+    from attacks.curve import join_curves
+
     images = np.concatenate([part.images for part in parts])
-    return Reconstructed(images, sum(part.queries for part in parts))
+    curve = join_curves([part.curve for part in parts], [len(part.images) for part in parts])
+    return Reconstructed(images, sum(part.queries for part in parts), curve)
 
 
 def stored(images: torch.Tensor) -> Image8:

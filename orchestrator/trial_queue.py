@@ -20,6 +20,7 @@ from orchestrator.search import known_enough, suggest
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import records_of
 from orchestrator.trial import TrialPlan, World
+from tasks.workers import most_workers
 
 
 class TrialQueue:
@@ -60,7 +61,7 @@ class TrialQueue:
         self.records: dict[int, TrialRecord] = {}
         self.ledger = ledger
         self.clock = clock
-        self.workers = spec.training.workers
+        self.workers = most_workers(spec.training.workers)
         self.schedule = Schedule(
             total,
             lambda index, ended: index == 0 or known_enough(index, spec.sweep, ended),

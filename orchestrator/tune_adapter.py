@@ -21,9 +21,11 @@ from orchestrator.placement import Placement, options
 from orchestrator.publisher import publish
 from orchestrator.records import TrialRecord
 from orchestrator.store import RECORD
+from orchestrator.train_group import StateKeeper
 from orchestrator.trial import TrialPlan, fit_here, run_trial
 from orchestrator.trial_queue import TrialQueue
 from tasks.errors import ClusterError, DcdctlError
+from tasks.workers import Workers, several_workers
 
 
 class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
@@ -68,10 +70,11 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         """Run the trial, and return what Tune is told of it."""
         plan: TrialPlan = self.config["plan"]
         fit = fit_here
-        if self.workers > 1:
+        keeper = StateKeeper(self.publisher, Path(self.config["out"]) / "training")
+        if several_workers(self.workers):
             from orchestrator.distributed import fit_distributed
 
-            fit = functools.partial(fit_distributed, storage=self.config["out"])
+            fit = functools.partial(fit_distributed, keeper=keeper)
         with scratch() as folder:
             record = run_trial(
                 plan,
@@ -84,6 +87,8 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
                 self.attack,
             )
             publish(self.publisher, Path(self.config["out"]), pack(folder), RECORD)
+        if several_workers(self.workers):
+            keeper.forget()
         worst = record.worst_attack
         return {
             "done": True,
@@ -182,7 +187,7 @@ def tune_queue(
     queue: TrialQueue,
     *,
     placed: Placement,
-    workers: int,
+    workers: Workers,
     scratch: Path,
     begun: Callable[[int, str], None],
     finished: Callable[[TrialRecord], None],

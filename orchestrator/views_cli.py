@@ -1,4 +1,4 @@
-"""`dcdctl status`, `logs` and `trials`: what a run's folder says, in a file that imports little."""
+"""`dcdctl status`, `logs`, `trials` and `track`: what a run's folder says, and who shows it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Every = Annotated[float, typer.Option("--every", min=0.2, help="Seconds between 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (status, logs, trials):
+    for command in (status, logs, trials, track):
         app.command(cls=Command, rich_help_panel="Look at runs")(command)
 
 
@@ -170,3 +170,39 @@ def trials(
         Console(highlight=False).print(trials_table(rows))
     else:
         typer.echo("no trial has failed" if failed else "no trial has ended yet", err=True)
+
+
+def track(
+    run: Run = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Write to MLflow what it does not have.")
+    ] = False,
+    every_run: Annotated[bool, typer.Option("--all", help="All runs of the storage.")] = False,
+    uri: Annotated[
+        str | None, typer.Option(help="Of another MLflow than the run's experiment names.")
+    ] = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Say what MLflow lacks of a run, and with --replay fill it in from the records.
+
+    Example:
+        dcdctl track --replay
+        dcdctl track --replay --all --uri http://127.0.0.1:5000
+    """
+    from rich.console import Console
+
+    from orchestrator.find_run import find_run, is_aside, runs_of, storage_root
+    from orchestrator.track_command import track as look
+
+    if run is not None and every_run:
+        raise typer.BadParameter("--all takes every run of the storage; name none beside it")
+    root = storage_root(storage)
+    named = [find_run(run, root)]
+    if every_run:
+        named = [one for one in runs_of(root) if not is_aside(one)]
+    found = look(named, replay=replay, uri=uri, console=Console(stderr=True))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        found.render(Console())

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def default_device() -> torch.device:
@@ -27,6 +27,8 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
     """Return the dtype for autocast, None for float32."""
     if precision == "float32":
         return None
+    if precision == "float16":
+        return torch.float16
     if precision == "auto" and not has_fast_bfloat16(device.type):
         return None
     return torch.bfloat16

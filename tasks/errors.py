@@ -15,6 +15,7 @@ DcdctlError                     exit code 1
 ├── StoreError                  6   results cannot be read or written
 │   ├── StorageLockedError          another process is writing this run
 │   ├── DiskFullError               no space is left
+│   ├── TrackingError               the tracking server cannot be reached, or refuses
 │   └── UnfinishedRunError          the run exists and is not finished: resume it or start afresh
 ├── ClusterError                7   Ray cannot be started or reached
 ├── FailedTrialsError           8   the sweep ended, and at least one trial failed
@@ -104,6 +105,10 @@ class StorageLockedError(StoreError):
 
 class DiskFullError(StoreError):
     """No space is left on the storage."""
+
+
+class TrackingError(StoreError):
+    """MLflow cannot be reached, or refuses what it is given; the records are safe."""
 
 
 class UnfinishedRunError(StoreError):

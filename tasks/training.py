@@ -36,6 +36,8 @@ class TrainingState:
     losses: list[float] = field(default_factory=list)
     model: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, object] = field(default_factory=dict)
+    scaler: dict[str, float] = field(default_factory=dict)
+    """Of the loss, with float16; else empty."""
 
 
 def fit(
@@ -117,11 +119,15 @@ def fit(
             logits: Tensor = model(views)
         return logits.float()
 
+    # Gradients below float16's range would be zero: the loss is scaled up, the step scaled back.
+    # All processes see the same sum of gradients, so that they scale and skip alike.
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     state = TrainingState()
     if start is not None:
         state = TrainingState(start.epoch, list(start.losses))
         plain.load_state_dict(start.model)
         optimizer.load_state_dict(dict(start.optimizer))
+        scaler.load_state_dict(dict(start.scaler))
     else:
         pipeline.begin(plain)
         defense.begin(plain)
@@ -155,8 +161,9 @@ def fit(
                     epoch_draws.child("trainer", batch),
                 )
                 # DistributedDataParallel averages over processes: times `world` makes it a sum.
-                (loss * (world / rows)).backward()
-                optimizer.step()
+                scaler.scale(loss * (world / rows)).backward()
+                scaler.step(optimizer)
+                scaler.update()
                 optimizer.zero_grad(set_to_none=True)
                 total += loss.detach() * world / rows
         if world > 1:
@@ -173,6 +180,7 @@ def fit(
         if on_epoch is not None:
             state.model = plain.state_dict()
             state.optimizer = optimizer.state_dict()
+            state.scaler = scaler.state_dict()
             on_epoch(state)
     return state.losses
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from tasks.defenses.spec import DefenseSpec, NoDefense
 from tasks.spec import Spec
+from tasks.workers import Workers, batch_problem, several_workers
 
 
 class NetworkSpec(Spec):
@@ -23,10 +24,16 @@ class NetworkSpec(Spec):
     learning_rate: float = Field(3e-3, gt=0, description="Peak of the one-cycle schedule.")
     weight_decay: float = Field(0.05, ge=0, description="AdamW's decoupled weight decay.")
     augment: bool = Field(True, description="Random crop, flip, resolution, light and contrast.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 where the processor has it in hardware."
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="auto: bfloat16 where the processor has it in hardware. float16 scales the "
+        "loss, for GPUs without bfloat16.",
     )
-    workers: int = Field(1, ge=1, description="Training processes; above 1 through Ray Train.")
+    workers: Workers = Field(
+        1,
+        description="Training processes; above 1 through Ray Train. A section with least and most "
+        "lets the number follow the cluster. The result is the same.",
+    )
 
 
 class TrainingSpec(NetworkSpec):
@@ -36,11 +43,14 @@ class TrainingSpec(NetworkSpec):
 
     @model_validator(mode="after")
     def _defense_allows_workers(self) -> Self:
-        if self.workers > 1 and self.defense.one_process:
+        if several_workers(self.workers) and self.defense.one_process:
+            several = self.workers if isinstance(self.workers, int) else "a range"
             raise ValueError(
-                f"defense={self.defense.name} and workers={self.workers} do not go together, since "
+                f"defense={self.defense.name} and workers={several} do not go together, since "
                 f"{self.defense.one_process}; set training.workers=1"
             )
+        if problem := batch_problem(self.workers, self.batch_size):
+            raise ValueError(problem)
         return self
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -51,9 +53,20 @@ def test_results_have_shape_and_bounds_and_come_best_first(name: str, toy: ToyWo
     assert not result.images.requires_grad
 
 
+def test_its_curve_tells_how_the_search_got_on(name: str, toy: ToyWorld) -> None:
+    curve = toy.run(name).curve
+    assert len(curve) > 1
+    assert all(math.isfinite(value) for value in curve)
+    if name in LOOKS_ELSEWHERE:
+        return
+    better = curve[-1] - curve[0] if name.startswith("brep-mi") else curve[0] - curve[-1]
+    assert better > 0
+
+
 def test_the_same_seed_gives_the_same_images_and_another_does_not(name: str, toy: ToyWorld) -> None:
     first, again, other = (toy.run(name, seed) for seed in (0, 0, 1))
     assert torch.equal(first.images, again.images)
+    assert first.curve == again.curve
     assert not torch.equal(first.images, other.images)
 
 

@@ -14,6 +14,7 @@ from orchestrator.records import (
     AttackRecord,
     PlanSummary,
     Rate,
+    SearchCurve,
     TargetScore,
     TrialRecord,
 )
@@ -113,6 +114,7 @@ def _attack(name: str, share: float, targets: int, defended: bool) -> AttackReco
         per_target=scores,
         settings={"pool": 4000, "steps": 60, "learning_rate": 0.05},
         queries=61_920,
+        curve=SearchCurve.of([3.1 * 0.93**step + share for step in range(60)]),
     )
 
 

@@ -26,8 +26,8 @@ from tasks import errors
 DOCS = Path(__file__).parents[2] / "docs"
 DCDCTL = Path(sys.executable).with_name("dcdctl")
 COMMANDS = ["sweep", "protect", "report", "plan", "augment", "train", "attack", "prior train"] + [
-    *("audit", "prior convert", "landscape", "trainers", "status", "logs", "trials", "init"),
-    *("validate", "schema", "doctor"),
+    *("audit", "prior convert", "landscape", "trainers", "status", "logs", "trials", "track"),
+    *("init", "validate", "schema", "doctor"),
 ]
 ERRORS = [
     kind

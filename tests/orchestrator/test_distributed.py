@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
+from ray import put as ray_put
 
 from augment.plan import make_plan
 from augment.spec import DcdSpec
-from orchestrator.distributed import fit_distributed
-from orchestrator.trial import fit_here
+from orchestrator.bundle import Bundle
+from orchestrator.distributed import (
+    decode_state,
+    encode_state,
+    fit_distributed,
+    train_loop,
+    training_key,
+)
+from orchestrator.publisher import start_publisher
+from orchestrator.train_group import Member, StateKeeper, train_group
+from orchestrator.train_states import keep_state
+from orchestrator.trial import fit_here, training_rows
+from tasks.checkpoint import Checkpoint
+from tasks.classifiers import build_model
 from tasks.defenses.spec import (
     AnyDefense,
+    LabelSmoothingSpec,
     MidSpec,
     NegLsSpec,
     RandomErasingSpec,
     RolssSpec,
     TransferSpec,
 )
+from tasks.draws import Draws
 from tasks.errors import TrainingError
+from tasks.training import TrainingState, fit
 from tasks.training_spec import TrainingSpec
+from tasks.workers import WorkerRange, Workers
 from tests.augment.test_plan import row_table, target
 
 pytestmark = pytest.mark.usefixtures("ray")
@@ -42,14 +63,20 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_model_is_the_same_however_many_train_it(workers: int, tmp_path: Path) -> None:
-    alone = fit_here(IMAGES, PLAN, 4, SPEC, 0)
-    spec = SPEC.model_copy(update={"workers": workers})
-    together = fit_distributed(IMAGES, PLAN, 4, spec, 0, storage=str(tmp_path))
-    exact = workers == 1
-    # Sums over two processes round in another order.
-    tolerance = 0.0 if exact else 1e-3
+@pytest.fixture(scope="module")
+def publisher(ray: None) -> object:
+    """The actor that keeps checkpoints."""
+    return start_publisher()
+
+
+@pytest.fixture
+def keeper(publisher: object, tmp_path: Path) -> StateKeeper:
+    """Where a training keeps its states; each epoch is worth one."""
+    return StateKeeper(publisher, tmp_path / "training", every_s=0)
+
+
+def assert_same(alone: Checkpoint, together: Checkpoint, tolerance: float) -> None:
+    """Hold losses and weights of two trainings together."""
     assert np.allclose(alone.meta.losses, together.meta.losses, atol=tolerance, rtol=0)
     for (name, a), b in zip(
         alone.module.state_dict().items(), together.module.state_dict().values(), strict=True
@@ -57,32 +84,104 @@ def test_the_model_is_the_same_however_many_train_it(workers: int, tmp_path: Pat
         assert torch.allclose(a.float(), b.float(), atol=10 * tolerance, rtol=0), name
 
 
-@pytest.mark.parametrize(
-    ("defense", "tolerance"),
-    [
-        (NegLsSpec(start=0.0, full=0.5), 1e-3),
-        (RandomErasingSpec(), 1e-3),
-        (RolssSpec(), 1e-3),
-        (MidSpec(size=8), 0.2),  # draws by process: close, and not the same
-        (TransferSpec(), 1e-2),  # rounding, grown over the steps
-    ],
-    ids=lambda value: getattr(value, "name", ""),
-)
-def test_two_workers_train_a_defence_too(
-    defense: AnyDefense, tolerance: float, tmp_path: Path
-) -> None:
-    if isinstance(defense, TransferSpec):
-        taught = fit_here(IMAGES, PLAN, 4, SPEC, 7).save(tmp_path / "public")
-        defense = defense.model_copy(update={"weights": taught})
-    spec = SPEC.model_copy(update={"defense": defense})
-    alone = fit_here(IMAGES, PLAN, 4, spec, 0)
-    both = spec.model_copy(update={"workers": 2})
-    together = fit_distributed(IMAGES, PLAN, 4, both, 0, storage=str(tmp_path / "train"))
-    assert np.allclose(alone.meta.losses, together.meta.losses, atol=tolerance, rtol=tolerance)
-    assert together.meta.training.defense == defense
+@pytest.mark.parametrize("workers", [1, 3, WorkerRange(least=1, most=2)], ids=str)
+def test_the_model_is_the_same_however_many_train_it(workers: Workers, keeper: StateKeeper) -> None:
+    """Three share a batch of 16 as 6, 5 and 5 rows; one gives the very same bits."""
+    alone = fit_here(IMAGES, PLAN, 4, SPEC, 0)
+    spec = SPEC.model_copy(update={"workers": workers})
+    together = fit_distributed(IMAGES, PLAN, 4, spec, 0, keeper=keeper, cores_each=0.5)
+    # Sums over several processes round in another order.
+    assert_same(alone, together, 0.0 if workers == 1 else 1e-3)
+    assert together.meta.training == spec
 
 
-def test_a_loss_that_is_not_finite_is_the_same_sentence(tmp_path: Path) -> None:
+def after(epochs: int, spec: TrainingSpec) -> list[TrainingState]:
+    """Return the states of a training in this process after each of its first epochs."""
+    states: list[TrainingState] = []
+
+    class Stop(Exception):
+        pass
+
+    def on_epoch(state: TrainingState) -> None:
+        states.append(copy.deepcopy(state))
+        if state.epoch == epochs:
+            raise Stop
+
+    draws = Draws(0, ("train",))
+    model = build_model(spec, 4, draws)
+    with pytest.raises(Stop):
+        fit(model, *training_rows(IMAGES, PLAN), spec, draws, on_epoch=on_epoch)
+    return states
+
+
+def test_two_go_on_from_what_one_left_and_pass_over_a_torn_checkpoint(keeper: StateKeeper) -> None:
+    """A restart in the middle, with another number of processes, from the last whole state."""
+    folder = keeper.folder / training_key(IMAGES, PLAN, 4, SPEC, 0)
+    for state in after(2, SPEC):
+        keep_state(folder, state.epoch, encode_state(state))
+    torn = folder / "000000002" / "optimizer.safetensors"
+    torn.write_bytes(torn.read_bytes()[:-7])
+    spec = SPEC.model_copy(update={"workers": 2})
+    together = fit_distributed(IMAGES, PLAN, 4, spec, 0, keeper=keeper)
+    assert_same(fit_here(IMAGES, PLAN, 4, SPEC, 0), together, 1e-3)
+    assert sorted(path.name for path in folder.iterdir()) == ["000000002", "000000003"]
+    keeper.forget()
+    assert not keeper.folder.exists()
+
+
+TOLERANCES: dict[str, tuple[AnyDefense, float]] = {
+    "neg-ls": (NegLsSpec(start=0.0, full=0.5), 1e-3),
+    "label-smoothing": (LabelSmoothingSpec(), 1e-3),
+    "random-erasing": (RandomErasingSpec(), 1e-3),
+    "rolss": (RolssSpec(), 1e-3),
+    "mid": (MidSpec(size=8), 0.2),  # draws by process: close, and not the same
+    "transfer": (TransferSpec(), 1e-2),  # rounding, grown over the steps
+}
+
+
+def train_all(member: Member, config: dict[str, Any]) -> None:
+    """Train one defence after the other in the same processes: starting them takes longest."""
+    for name, spec in config["specs"].items():
+        own = Member(replace(member.keeper, folder=member.keeper.folder / name))
+        train_loop(own, config | {"spec": spec})
+    member.offer(1, lambda: Bundle({}), last=True)
+
+
+def test_two_workers_train_every_defence_too(keeper: StateKeeper, tmp_path: Path) -> None:
+    taught = fit_here(IMAGES, PLAN, 4, SPEC, 7).save(tmp_path / "public")
+    specs = {}
+    for name, (defense, _) in TOLERANCES.items():
+        if isinstance(defense, TransferSpec):
+            defense = defense.model_copy(update={"weights": taught})
+        specs[name] = SPEC.model_copy(update={"defense": defense})
+    config = {
+        "specs": {name: spec.model_dump(mode="json") for name, spec in specs.items()},
+        "images": ray_put(IMAGES),
+        "recipe": ray_put(PLAN),
+        "num_classes": 4,
+        "seed": 0,
+    }
+    train_group(train_all, config, 2, keeper, 1, what="every defence")
+    for name, (_, tolerance) in TOLERANCES.items():
+        alone = fit_here(IMAGES, PLAN, 4, specs[name], 0)
+        found = replace(keeper, folder=keeper.folder / name).newest()
+        assert found is not None
+        losses = decode_state(found[1]).losses
+        assert np.allclose(alone.meta.losses, losses, atol=tolerance, rtol=tolerance), name
+
+
+def test_every_defence_trains_with_two_workers_or_says_why_not() -> None:
+    for kind in get_args(AnyDefense):
+        name = kind.model_fields["name"].default
+        if name in TOLERANCES or name == "none":
+            assert not kind.one_process
+        else:
+            assert kind.one_process
+            with pytest.raises(ValidationError, match=kind.one_process):
+                TrainingSpec.model_validate({"defense": name, "workers": 2})
+
+
+def test_a_loss_that_is_not_finite_is_the_same_sentence(keeper: StateKeeper) -> None:
     spec = SPEC.model_copy(update={"workers": 2, "learning_rate": 1e30, "epochs": 2})
     with pytest.raises(TrainingError, match="training loss is nan after epoch"):
-        fit_distributed(IMAGES, PLAN, 4, spec, 0, storage=str(tmp_path))
+        fit_distributed(IMAGES, PLAN, 4, spec, 0, keeper=keeper)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from orchestrator.placement import Capacity, place
 from orchestrator.store import records_of
 from tasks.errors import ClusterError
+from tasks.workers import WorkerRange
 
 FEW = st.integers(1, 64)
 
@@ -57,6 +58,27 @@ def test_what_can_never_run_is_said_before_anything_runs(
 ) -> None:
     with pytest.raises(ClusterError, match=words):
         place(capacity, workers=workers, trials=7)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "slots"),
+    [
+        (Capacity(1), 1),  # waits for nothing: the trial itself holds no core
+        (Capacity(4), 1),
+        (Capacity(9), 2),
+        (Capacity(16, 2), 1),
+    ],
+)
+def test_an_elastic_training_takes_what_is_there(capacity: Capacity, slots: int) -> None:
+    placed = place(capacity, workers=WorkerRange(least=1, most=4), trials=7)
+    assert (placed.slots, placed.trial["CPU"], placed.spread) == (slots, 0.0, True)
+
+
+def test_an_elastic_training_waits_for_its_least() -> None:
+    with pytest.raises(ClusterError, match=r"prior\.gan\.workers=3 needs 3 cores at once"):
+        place(
+            Capacity(2), workers=WorkerRange(least=3, most=4), trials=1, setting="prior.gan.workers"
+        )
 
 
 def sweep(storage: Path, settings: dict[str, int]) -> subprocess.CompletedProcess[str]:

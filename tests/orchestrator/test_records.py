@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from orchestrator.records import Estimate, Rate, TrialRecord
+from orchestrator.records import Estimate, Rate, SearchCurve, TrialRecord
 from tasks.evaluation.intervals import Interval
 from tests.orchestrator.fake_run import fake_record, fake_records
 
@@ -77,6 +77,16 @@ def test_the_worst_attack_is_the_one_that_recovers_most() -> None:
     assert worst is not None
     assert worst.successes == 55
     assert fake_record(4).worst_attack is None
+
+
+def test_a_curve_keeps_its_ends_and_few_points() -> None:
+    long = SearchCurve.of([1 / (1 + step) for step in range(1000)])
+    assert len(long.steps) == 101
+    assert (long.steps[0], long.steps[-1]) == (0, 999)
+    assert (long.values[0], long.values[-1]) == (1, 0.001)
+    assert SearchCurve.of([3.0, 2.0]) == SearchCurve(steps=(0, 1), values=(3.0, 2.0))
+    assert SearchCurve.of([3.0]) == SearchCurve(steps=(0,), values=(3.0,))
+    assert SearchCurve.of([]) == SearchCurve()
 
 
 def test_the_results_hash_sees_results_and_not_time() -> None:

@@ -5,28 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
 
+from orchestrator.background_tracker import BackgroundTracker
+from orchestrator.mlflow_runs import COMPLETE_TAG
 from orchestrator.records import TrialRecord
 from orchestrator.report import write_report
 from orchestrator.spec import ExperimentSpec, TrackingSpec
-from orchestrator.tracking import (
-    COMPLETE_TAG,
-    BackgroundTracker,
-    MlflowTracker,
-    make_tracker,
-    ui_command,
-)
+from orchestrator.tracking import MlflowTracker, make_tracker, ui_command
 from tests.orchestrator.fake_run import (
     fake_record,
     fake_records,
@@ -88,7 +86,7 @@ def test_a_run_is_shown_in_full(storage: Path) -> None:
     assert parent.data.tags["dcdctl.recommended"] == fake_record(5).trial_id
     assert parent.data.params["training.epochs"] == "20"
     assert parent.data.metrics["trials_failed"] == 1
-    names = {"spec.json", "report.html", "report.png", "report.json"}
+    names = {"spec.json", "report.html", "report.png", "report.json", "figures"}
     assert artifacts(parent, tracker.uri) == names
     assert (storage / "mlartifacts").is_dir()
 
@@ -120,6 +118,14 @@ def test_losses_have_steps_and_pictures_are_kept(storage: Path) -> None:
         trial.info.run_id, "train_loss"
     )
     assert {point.step: point.value for point in history} == dict(enumerate(record.train_loss))
+    curve = record.attacks[0].curve
+    history = MlflowClient(tracking_uri=tracker.uri).get_metric_history(
+        trial.info.run_id, "ppa/search"
+    )
+    assert {point.step: point.value for point in history} == dict(
+        zip(curve.steps, curve.values, strict=True)
+    )
+    assert len(history) == 60
     assert artifacts(trial, tracker.uri) == {"recipe.parquet", "record.json", "reconstructions"}
     pictures = {f"reconstructions/{name}.png" for name in ("ppa", "mirror-w", "mirror-b")}
     assert artifacts(trial, tracker.uri, "reconstructions") == pictures
@@ -153,7 +159,7 @@ def test_a_second_sync_adds_only_what_is_missing(
     after = view(spec, tracker.uri)
     new = after[fake_record(3).trial_id]
     # More settings than one call may carry go in several, one run after the other.
-    assert list(dict.fromkeys(batches)) == [after[None].info.run_id, new.info.run_id]
+    assert list(dict.fromkeys(batches)) == [new.info.run_id, after[None].info.run_id]
     assert {k: r.info.run_id for k, r in after.items() if r is not new} == {
         k: r.info.run_id for k, r in before.items()
     }
@@ -211,7 +217,9 @@ def test_names_and_pictures_of_real_people_never_reach_mlflow(storage: Path) -> 
     tracker = make_tracker(spec, storage)
     tracker.sync(run, spec, fake_records(1))
     shown = view(spec, tracker.uri)
-    assert artifacts(shown[None], tracker.uri) == {"spec.json", "report.json"}
+    assert artifacts(shown[None], tracker.uri) == {"spec.json", "report.json", "figures"}
+    assert "figures/frontier.png" in artifacts(shown[None], tracker.uri, "figures")
+    assert "figures/grid.png" not in artifacts(shown[None], tracker.uri, "figures")
     assert artifacts(shown[fake_record(1).trial_id], tracker.uri) == {
         "recipe.parquet",
         "record.json",
@@ -228,7 +236,7 @@ def test_a_server_that_is_down_stops_nothing_and_loses_nothing(
 ) -> None:
     run = write_fake_run(storage, fake_records(2))
     spec = ExperimentSpec(storage=str(storage))
-    away = MlflowTracker(f"http://user:secret@127.0.0.1:{_free_port()}", "dcdctl", None)
+    away = MlflowTracker(f"http://user:secret@127.0.0.1:{free_port()}", "dcdctl", None)
     background = BackgroundTracker(away, run, spec)
     started = time.monotonic()
     for last in range(3):
@@ -236,7 +244,7 @@ def test_a_server_that_is_down_stops_nothing_and_loses_nothing(
     assert time.monotonic() - started < 0.2
     assert not background.close(deadline_s=30)
     assert time.monotonic() - started < 20
-    (warning,) = [r for r in caplog.records if r.name == "orchestrator.tracking"]
+    (warning,) = [r for r in caplog.records if r.name == "orchestrator.background_tracker"]
     assert "nothing is lost" in warning.getMessage()
     assert "secret" not in warning.getMessage()
 
@@ -250,11 +258,18 @@ class Recorder:
 
     def __init__(self, act: Callable[[], object] = lambda: None) -> None:
         self.act = act
-        self.seen: list[int] = []
+        self.seen: list[tuple[int, bool]] = []
 
-    def sync(self, run_dir: Path, spec: ExperimentSpec, records: Sequence[TrialRecord]) -> None:
+    def sync(
+        self,
+        run_dir: Path,
+        spec: ExperimentSpec,
+        records: Sequence[TrialRecord],
+        *,
+        whole: bool = True,
+    ) -> None:
         self.act()
-        self.seen.append(len(records))
+        self.seen.append((len(records), whole))
 
 
 def test_only_the_newest_records_wait(tmp_path: Path) -> None:
@@ -272,7 +287,9 @@ def test_only_the_newest_records_wait(tmp_path: Path) -> None:
         background.submit(fake_records(trials))
     go.set()
     assert background.close(10)
-    assert recorder.seen == [1, 6]
+    assert recorder.seen[0] == (1, True)
+    assert recorder.seen[-1] == (6, True)
+    assert all(count == 6 for count, _ in recorder.seen[1:])
 
 
 def test_a_tracker_that_hangs_is_left_behind_at_the_deadline(
@@ -303,7 +320,7 @@ def test_a_tracker_that_recovers_delivers_and_warns_once(
         background.submit(fake_records(trials))
         assert tried.acquire(timeout=10)
     assert background.close(10)
-    assert recorder.seen == [3]
+    assert recorder.seen == [(3, True)]
     assert [r.levelno for r in caplog.records] == [logging.WARNING]
     assert "(first)" in caplog.text
 
@@ -327,31 +344,38 @@ def test_the_command_for_a_server_opens_its_page_without_the_password() -> None:
     assert command == "python -m webbrowser https://mlflow.example:5000"
 
 
+@contextmanager
+def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a real tracking server on the loopback address; its database stays in the folder."""
+    with open(folder / "server.log", "a") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
+                *("--port", str(port), "--workers", "1"),
+                *("--backend-store-uri", f"sqlite:///{folder}/server.db"),
+                *("--artifacts-destination", str(folder / "served")),
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ
+            | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+            start_new_session=True,
+        )
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/health", 180)
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(20)
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """A real tracking server on the loopback address."""
-    port = _free_port()
-    log = open(tmp_path / "server.log", "w")  # noqa: SIM115 - the server writes until it ends
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
-            *("--port", str(port), "--workers", "1"),
-            *("--backend-store-uri", f"sqlite:///{tmp_path}/server.db"),
-            *("--artifacts-destination", str(tmp_path / "served")),
-        ],
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env=os.environ
-        | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
-        start_new_session=True,
-    )
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/health", 90)
+    """The address of a tracking server."""
+    port = free_port()
+    with mlflow_server(tmp_path, port):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(20)
-        log.close()
 
 
 @pytest.mark.slow
@@ -384,7 +408,7 @@ def _wait_for(url: str, deadline_s: float) -> None:
             time.sleep(0.3)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

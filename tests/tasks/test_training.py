@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -42,31 +44,28 @@ def test_it_learns_and_is_deterministic_by_seed(architecture: str) -> None:
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-def test_it_goes_on_where_it_was() -> None:
-    whole, losses = trained(SPEC)
+def after_epoch(spec: TrainingSpec, epoch: int) -> TrainingState:
+    """Return the state of a training that was stopped after an epoch."""
     states: list[TrainingState] = []
 
     class Stop(Exception):
         pass
 
-    def stop_after_two(state: TrainingState) -> None:
-        if state.epoch == 2:
-            states.append(
-                TrainingState(
-                    state.epoch,
-                    list(state.losses),
-                    {k: v.clone() for k, v in state.model.items()},
-                    state.optimizer,
-                )
-            )
+    def on_epoch(state: TrainingState) -> None:
+        if state.epoch == epoch:
+            states.append(copy.deepcopy(state))
             raise Stop
 
     draws = Draws(0)
-    model = build_model(SPEC, 3, draws)
     with pytest.raises(Stop):
-        fit(model, *coloured(), SPEC, draws, on_epoch=stop_after_two)
+        fit(build_model(spec, 3, draws), *coloured(), spec, draws, on_epoch=on_epoch)
+    return states[0]
+
+
+def test_it_goes_on_where_it_was() -> None:
+    whole, losses = trained(SPEC)
     fresh = build_model(SPEC, 3, Draws(9))
-    rest = fit(fresh, *coloured(), SPEC, draws, start=states[0])
+    rest = fit(fresh, *coloured(), SPEC, Draws(0), start=after_epoch(SPEC, 2))
     assert rest == losses
     assert all(torch.equal(value, whole[name]) for name, value in fresh.state_dict().items())
 
