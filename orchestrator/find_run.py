@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from orchestrator.object_store import SCHEMES, open_object_store, small
 from tasks.errors import StoreError
 
 DEFAULT_STORAGE = ".dcdctl"
@@ -20,17 +21,22 @@ def storage_root(storage: str | None) -> Path:
     """Return the folder of a storage; it is not made.
 
     Args:
-        storage: a folder or file:// URI; None is the default one.
+        storage: a folder or a URI; None is the default one. Of an object store, what there is to
+            look at in its runs is fetched, and the folder of the copy returned.
 
     Raises:
-        StoreError: the URI has another scheme.
+        StoreError: the URI has another scheme, or the object store cannot be read.
     """
     uri = storage or DEFAULT_STORAGE
     parts = urlsplit(uri)
+    if parts.scheme in SCHEMES:
+        remote = open_object_store(uri)
+        remote.pull(remote.root / "runs", small)
+        return remote.root
     if parts.scheme not in ("", "file"):
         raise StoreError(
-            f"storage {uri!r}: runs are looked at in a folder or a file:// URI; copy the run's "
-            "folder here and name that"
+            f"storage {uri!r}: runs are looked at in a folder, or at a file://, s3:// or gs:// "
+            "URI; give one of those"
         )
     return Path(parts.path if parts.scheme == "file" else uri).expanduser()
 

@@ -93,7 +93,7 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
     with store.locked():
         selection = select(spec)
         run = store.run(run_fingerprint(spec, selection))
-        _enter(run, mode, total)
+        _enter(store, run, mode, total)
         write_atomic(run / "spec.json", spec.model_dump_json(indent=2) + "\n")
         before = len(records_of(run))
         display.events = EventLog(run)
@@ -139,11 +139,10 @@ def run_fingerprint(spec: ExperimentSpec, selection: Selection) -> str:
     )
 
 
-def _enter(run: Path, mode: Mode, total: int) -> None:
+def _enter(store: Store, run: Path, mode: Mode, total: int) -> None:
     done = len(records_of(run)) if run.exists() else 0
     if mode == "fresh" and run.exists():
-        aside = run.with_name(f"{run.name}.{time.strftime('%Y%m%d-%H%M%S')}")
-        run.rename(aside)
+        store.set_aside(run)
     elif mode == "new" and (run / "spec.json").exists() and done < total:
         raise UnfinishedRunError(
             f"this experiment has {done} of {total} trials in {run}; add --resume to go on with "
@@ -201,6 +200,7 @@ def _run_trials(
 
     def finished(record: TrialRecord) -> None:
         bar.finish(record)
+        store.keep_up(run)
         if tracker is not None:
             tracker.submit(records_of(run))
 
