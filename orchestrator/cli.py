@@ -46,6 +46,13 @@ Storage = Annotated[
     str | None, typer.Option(metavar="URI", help="Where results are kept: overrides `storage`.")
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Overrides `seed`.")]
+MaxHours = Annotated[
+    float | None,
+    typer.Option(metavar="HOURS", help="Stop before this many core-hours are spent."),
+]
+MaxCost = Annotated[
+    float | None, typer.Option(metavar="MONEY", help="Stop before this is spent; needs a price.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, progress on stderr.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where the result is written.")]
 
@@ -95,6 +102,8 @@ def sweep(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Set an earlier sweep aside, and start over.")
     ] = False,
+    max_hours: MaxHours = None,
+    max_cost: MaxCost = None,
     as_json: Json = False,
 ) -> None:
     """Search for the setting that protects best, and write the report.
@@ -103,12 +112,13 @@ def sweep(
         dcdctl sweep
         dcdctl sweep experiment.yaml --set sweep.trials=12
         dcdctl sweep --resume
+        dcdctl sweep experiment.yaml --max-hours 10
     """
     if resume and fresh:
         raise typer.BadParameter("--resume keeps the earlier trials and --fresh sets them aside")
     from orchestrator.sweep import run_sweep
 
-    spec = _load(config, assignments, storage, seed)
+    spec = _load(config, _limited(assignments, max_hours, max_cost), storage, seed)
     if smoke:
         from orchestrator.smoke import smoke as tiny
 
@@ -143,6 +153,8 @@ def compare(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a stopped comparison.")
     ] = False,
+    max_hours: MaxHours = None,
+    max_cost: MaxCost = None,
     as_json: Json = False,
 ) -> None:
     """Train and attack every defence alike, and write the paper's Table 1.
@@ -159,7 +171,7 @@ def compare(
     named = paths or []
     runs = [path for path in named if (path / "trials").is_dir()]
     if runs and len(runs) == len(named):
-        if seeds or assignments or smoke or resume:
+        if seeds or assignments or smoke or resume or max_hours or max_cost:
             raise typer.BadParameter("finished runs are only read; name nothing but --storage")
         _show(compare_runs(runs, Path(storage or ".dcdctl") / "comparisons"), as_json)
         return
@@ -170,7 +182,8 @@ def compare(
     except ValueError:
         raise typer.BadParameter(f"--seeds {seeds!r} is no list of numbers; write 0,1,2") from None
     chosen: list[Path | None] = [*named] or [None]
-    specs = [_load(path, assignments, storage, None) for path in chosen]
+    changes = _limited(assignments, max_hours, max_cost)
+    specs = [_load(path, changes, storage, None) for path in chosen]
     if smoke:
         from orchestrator.smoke import smoke as tiny
 
@@ -663,6 +676,14 @@ def _load(
     changes += [f"storage={dumps(storage)}"] if storage is not None else []
     changes += [f"seed={seed}"] if seed is not None else []
     return load_spec(config, changes)
+
+
+def _limited(
+    assignments: list[str] | None, max_hours: float | None, max_cost: float | None
+) -> list[str]:
+    limits = {"max_hours": max_hours, "max_cost": max_cost}
+    named = [f"compute.{name}={limit}" for name, limit in limits.items() if limit is not None]
+    return [*(assignments or ()), *named]
 
 
 def _console(as_json: bool) -> Console:

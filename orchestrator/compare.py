@@ -14,8 +14,9 @@ from orchestrator.comparison_plot import curves_figure
 from orchestrator.comparison_table import markdown
 from orchestrator.finished_run import load_run
 from orchestrator.spec import ExperimentSpec
+from orchestrator.spending import run_spent
 from orchestrator.store import Store, write_atomic
-from tasks.errors import FailedTrialsError, StoreError
+from tasks.errors import BudgetReachedError, FailedTrialsError, StoreError
 from tasks.spec import Spec, fingerprint
 
 if TYPE_CHECKING:
@@ -49,21 +50,37 @@ def run_comparison(
         console: for progress.
         mode: as for a sweep. A run that is finished already is read and not run again.
 
+    A budget is that of the whole comparison.
+
     Raises:
+        BudgetReachedError: after the table of what there is was written: the budget ended it.
         FailedTrialsError: after the table was written: at least one trial failed.
     """
     from orchestrator.sweep import run_sweep
 
-    failed, folders = [], []
-    for spec in specs:
-        for seed in [spec.seed] if seeds is None else seeds:
-            one = comparing(spec, seed)
-            try:
-                folders.append(Path(run_sweep(one, mode=mode, console=console).run_dir))
-            except FailedTrialsError as error:
-                failed.append(str(error))
-                folders.append(_folder(one))
+    failed: list[str] = []
+    folders: list[Path] = []
+    reached, spent = "", 0.0
+    asked = [(spec, seed) for spec in specs for seed in seeds or [spec.seed]]
+    for number, (spec, seed) in enumerate(asked):
+        one = comparing(spec, seed)
+        try:
+            run_sweep(one, mode=mode, console=console, spent_elsewhere=spent)
+        except FailedTrialsError as error:
+            failed.append(str(error))
+        except BudgetReachedError as error:
+            reached = f"run {number + 1} of {len(asked)}: {error}"
+        folders.append(_folder(one))
+        spent += run_spent(folders[-1], one)
+        if reached:
+            break
+    if reached:
+        folders = [folder for folder in folders if has_control(load_run(folder).records)]
+        if not folders:
+            raise BudgetReachedError(f"{reached}; nothing can be compared yet")
     outcome = compare_runs(folders, Store(specs[0].storage).root / "comparisons")
+    if reached:
+        raise BudgetReachedError(f"{reached}; the table {outcome.table} has what there is")
     if failed:
         raise FailedTrialsError(f"{failed[0]}; the table {outcome.table} leaves them out")
     return outcome

@@ -126,6 +126,11 @@ def accuracy_counts(folder: Path) -> tuple[int, int]:
     return int(hits), int(n)
 
 
+def seconds_of(judge: Judge) -> float:
+    """Return how long a judge's training took; 0 where it was not noted."""
+    return float(json.loads((judge.folder / MANIFEST).read_text()).get("seconds", 0.0))
+
+
 def _train(judge: Judge, world: World, progress: Progress | None) -> None:
     from tasks.evaluation import clean_hits
 

@@ -51,7 +51,7 @@ def write_report(
             the built-in faces). They are watermarked then.
         max_drop: clean accuracy that may be lost; None is the experiment's goal.
         max_attack: attack accuracy that is accepted; None is the experiment's goal.
-        hour_price: of a core or GPU for an hour; None leaves money out.
+        hour_price: of a core or GPU for an hour; None takes the experiment's, or leaves money out.
         out: where to write; None is the run's folder, or of several `<storage>/reports/<key>`.
 
     Returns:
@@ -69,7 +69,8 @@ def write_report(
     shown = [_shown_path(folder) for folder in folders]
     people_shown = show_people and not nobody_real
     summary = summarise(spec, run.records, shown[0], run.evaluation, people_shown=people_shown)
-    data = report_data(run, summary, shown, hour_price)
+    price = spec.compute.hour_price if hour_price is None else hour_price
+    data = report_data(run, summary, shown, price)
     grid = _grid(run, summary, mark=not nobody_real) if nobody_real or show_people else None
     plotted = _plotted(summary)
     figures = _figures(run, data, plotted, grid)

@@ -25,7 +25,8 @@ def report(
         typer.Option(min=0, max=1, help="Attack accuracy that is accepted: overrides sweep.goal."),
     ] = None,
     hour_price: Annotated[
-        float | None, typer.Option(min=0, help="Of one core or GPU: adds money to the cost.")
+        float | None,
+        typer.Option(min=0, help="Of one core or GPU, for money; else compute.hour_price."),
     ] = None,
     out: Annotated[
         Path | None,

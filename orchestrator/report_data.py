@@ -15,6 +15,7 @@ from orchestrator.pareto import hypervolume_growth, point_of
 from orchestrator.records import TrialRecord
 from orchestrator.risk import people_table
 from orchestrator.sensitivity import Effect, effects
+from orchestrator.spending import read_note
 from orchestrator.summary import REFERENCE, RunSummary, reproduce_command
 from tasks.spec import Spec
 
@@ -38,6 +39,7 @@ class ReportData(RunSummary):
     effects: tuple[Effect, ...] = Field(description="Settings against objectives.")
     costs: tuple[StageCost, ...]
     hour_price: float | None
+    budget: str | None = Field(description="That a budget ended the search, and where it stood.")
     people: DataTable = Field(description="A row for each protected person, worst first.")
     adaptive: str | None = Field(description="What an attacker who knows of DCD reaches.")
     versions: dict[str, str]
@@ -65,6 +67,8 @@ def report_data(
         effects=tuple(effects(records)),
         costs=tuple(_costs(records, hour_price)),
         hour_price=hour_price,
+        budget=" ".join(f"{note.sentence}." for note in map(read_note, run.folders) if note)
+        or None,
         people=people_table(control, focus, run.adaptive),
         adaptive=sentence(run.adaptive, run.records),
         versions={k: v for record in reversed(records) for k, v in record.versions.items()},

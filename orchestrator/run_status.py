@@ -14,6 +14,8 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from orchestrator.find_run import Driver, age_in_words, driver_of, last_written
+from orchestrator.ledger import Spend as LedgerSpend
+from orchestrator.ledger import device_hours, read_spend, spent_hours
 from orchestrator.pareto import find_control, recommend
 from orchestrator.record_cache import RecordCache
 from orchestrator.records import Rate, TrialRecord
@@ -75,7 +77,7 @@ class Best(Spec):
 class Spend(Spec):
     """What the run has cost so far."""
 
-    core_hours: float = Field(description="Of the trials, those under way included.")
+    core_hours: float = Field(description="All that was spent, trials under way included.")
     failed_core_hours: float = Field(description="Part of it that went into failed trials.")
     hour_price: float | None = Field(description="Of a core for an hour.")
     money: float | None
@@ -164,7 +166,7 @@ class StatusReader:
             running=tuple(running),
             stages=tuple(_stages(self.run, spec, counts, events, state)),
             best=best_of(spec, records),
-            spend=_spend(spec, records, running, self.hour_price),
+            spend=_spend(spec, records, running, read_spend(self.run), self.hour_price),
             time_left=left,
             slots=slots,
             failures=tuple(
@@ -363,23 +365,20 @@ def _spend(
     spec: ExperimentSpec,
     records: Sequence[TrialRecord],
     running: Sequence[RunningTrial],
+    beside: LedgerSpend,
     hour_price: float | None,
 ) -> Spend:
     workers = spec.training.workers
+    hour_price = spec.compute.hour_price if hour_price is None else hour_price
     under_way = sum(trial.seconds for trial in running) * workers
-    failed = sum(core_seconds(r, workers) for r in records if r.status == "failed")
-    whole = sum(core_seconds(r, workers) for r in records) + under_way
+    failed = sum(device_hours(r, workers, beside.share) for r in records if r.status == "failed")
+    whole = 3600 * spent_hours(records, beside, workers) + under_way
     return Spend(
         core_hours=whole / 3600,
-        failed_core_hours=failed / 3600,
+        failed_core_hours=failed,
         hour_price=hour_price,
         money=None if hour_price is None else whole / 3600 * hour_price,
     )
-
-
-def core_seconds(record: TrialRecord, workers: int) -> float:
-    """Return what a trial held: its seconds, those of training on each of its processes."""
-    return sum(s * (workers if stage == "train" else 1) for stage, s in record.cost_s.items())
 
 
 def _busy(record: TrialRecord) -> float:

@@ -129,6 +129,20 @@ class ComputeSpec(Spec):
     gpus_per_trial: float = Field(
         1.0, gt=0, description="Of a GPU, where there are any: 0.5 lets two trials share one."
     )
+    max_hours: float | None = Field(
+        None,
+        gt=0,
+        description="Core-hours that a sweep or a comparison may spend, all its sittings together; "
+        "it stops before the trial that would pass them.",
+    )
+    max_cost: float | None = Field(
+        None, gt=0, description="The same in money, where a price is known."
+    )
+    hour_price: float | None = Field(
+        None,
+        gt=0,
+        description="Of one core or GPU for an hour; null takes what the cluster's nodes name.",
+    )
 
 
 class TrackingSpec(Spec):

@@ -21,13 +21,16 @@ from rich.console import Console
 
 from clusters.embedded import embedded_ray
 from orchestrator.adaptive import measure_adaptive, read_adaptive, sentence, still_to_measure
+from orchestrator.budget import HOUR
 from orchestrator.bundle import Bundle, scratch
 from orchestrator.events import EventLog
 from orchestrator.judges import (
     Judge,
     accuracy_counts,
+    is_trained,
     judges_of,
     protocol_key,
+    seconds_of,
     train_judges,
     trained_judges,
 )
@@ -37,6 +40,7 @@ from orchestrator.publisher import publish, start_publisher
 from orchestrator.records import Rate, TrialRecord
 from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
+from orchestrator.spending import NOTE, BudgetNote, Spending
 from orchestrator.stages import (
     Selection,
     choose,
@@ -49,7 +53,7 @@ from orchestrator.summary import summarise
 from orchestrator.trainers import measure_trainers, still_to_train
 from orchestrator.trial import World
 from orchestrator.trial_queue import TrialQueue
-from tasks.errors import FailedTrialsError, UnfinishedRunError
+from tasks.errors import BudgetReachedError, FailedTrialsError, UnfinishedRunError
 from tasks.spec import Spec, fingerprint
 
 if TYPE_CHECKING:
@@ -73,7 +77,9 @@ class SweepOutcome(Spec):
     next_commands: tuple[str, ...]
 
 
-def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> SweepOutcome:
+def run_sweep(
+    spec: ExperimentSpec, *, mode: Mode = "new", console: Console, spent_elsewhere: float = 0.0
+) -> SweepOutcome:
     """Run the experiment from data to report.
 
     Args:
@@ -81,8 +87,10 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
         mode: new: refuse to touch an unfinished run. resume: go on with it. fresh: set what is
             there aside, and start over.
         console: for progress.
+        spent_elsewhere: core-hours of other runs that share this one's budget.
 
     Raises:
+        BudgetReachedError: after the report was written: the budget ended the search.
         UnfinishedRunError: mode is new, and the run exists and is not finished.
         FailedTrialsError: after the report was written: at least one trial failed.
     """
@@ -99,10 +107,12 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
         display.events = EventLog(run)
         display.line(_heading(spec, selection, run, before, total))
         tracker = _tracker(spec, store, run)
+        note: BudgetNote | None = None
         try:
             if before < total or _unfinished(spec, run):
                 with embedded_ray(spec.compute.cpus), display.live():
-                    _run_trials(spec, store, run, total, display, tracker)
+                    spending = Spending.of(spec, run, spent_elsewhere)
+                    note = _run_trials(spec, store, run, total, display, tracker, spending)
         finally:
             records = records_of(run)
             if tracker is not None:
@@ -123,6 +133,11 @@ def run_sweep(spec: ExperimentSpec, *, mode: Mode = "new", console: Console) -> 
         next_commands=tuple(_next_commands(spec, run, records)),
     )
     failed = [record for record in records if record.status == "failed"]
+    if note is not None:
+        raise BudgetReachedError(
+            f"{note.sentence}{f'; {len(failed)} that were run failed' if failed else ''}; the "
+            f"report is {report}; go on with a larger budget and --resume"
+        )
     if failed:
         raise FailedTrialsError(
             f"{len(failed)} of {len(records)} trials failed, first trial {failed[0].index}: "
@@ -167,10 +182,18 @@ def _run_trials(
     total: int,
     display: Display,
     tracker: BackgroundTracker | None,
-) -> None:
-    """Make the shared artefacts, then let Tune run every trial that has no record."""
+    spending: Spending,
+) -> BudgetNote | None:
+    """Make the shared artefacts, then let Tune run every trial that has no record.
+
+    Returns:
+        Where the accounts stood when the budget ended it; None where all was run.
+    """
     import ray
 
+    (run / NOTE).unlink(missing_ok=True)
+    if not spending.left:
+        return spending.note(run, total)
     at_once = total if spec.sweep.search != "optuna" else min(total, spec.sweep.lookahead)
     placed = place(
         capacity_now(),
@@ -179,13 +202,16 @@ def _run_trials(
         limit=spec.compute.concurrent_trials,
         gpus_per_trial=spec.compute.gpus_per_trial,
     )
-    selection = choose(spec, store, display.stage)
-    world = prepare_world(spec, store, selection, display.stage)
-    prior, prior_key = prepare_prior(spec, store, selection, display.stage)
+    ledger = spending.ledger
+    with ledger.stage("data and prior"):
+        selection = choose(spec, store, display.stage)
+        world = prepare_world(spec, store, selection, display.stage)
+        prior, prior_key = prepare_prior(spec, store, selection, display.stage)
     judged_by = fingerprint([protocol_key(spec, world), prior_key])
     _write_examples(run, world)
 
     judges = judges_of(spec, world, store)
+    new_judges = [judge for judge in judges if not is_trained(judge)]
     world_ref = ray.put(world)
     publisher = start_publisher()
     make_judges = ray.remote(**options(placed.task), max_retries=2)(_judges_task)
@@ -194,7 +220,18 @@ def _run_trials(
         # A trial that waits for the judges would hold the very core that they need.
         ray.wait([judges_ref])
 
-    queue = TrialQueue(spec, world, judged_by, run, total)
+    spending.count(spec, run)
+    queue = TrialQueue(
+        spec,
+        world,
+        judged_by,
+        run,
+        total,
+        budget=spending.budget,
+        ledger=ledger,
+        expected_s=spending.expected_s,
+        devices=spending.devices(spec),
+    )
     bar = TrialProgress(display, total, total - len(queue.missing()), placed.slots)
     bar.start()
 
@@ -209,11 +246,22 @@ def _run_trials(
         _tune(spec, given | {"prior": prior}, queue, placed, bar.begin, finished)
     ray.get(judges_ref)
     _write_evaluation(run, judges, spec)
+    for judge in new_judges:
+        ledger.add("judges", seconds_of(judge) / HOUR)
     shared = {"world": world_ref, "prior": prior, "judges": judges_ref}
     records = records_of(run)
-    measure_adaptive(spec, store, selection, run, records, shared, display.stage)
+    spending.count(spec, run)
+    if queue.schedule.over_budget or (_unfinished(spec, run) and not spending.left):
+        return spending.note(run, total)
+    there = capacity_now()
+    devices = there.gpus or there.cpus
+    # Their tasks fill the cluster, so all of it is counted for as long as they take.
+    with ledger.stage("adaptive attacks", devices):
+        measure_adaptive(spec, store, selection, run, records, shared, display.stage)
     waiting = still_to_train(spec, records, run, spec.hostile_trainers)
-    measure_trainers(spec, store, selection, run, waiting, shared, display.stage)
+    with ledger.stage("trainers", devices):
+        measure_trainers(spec, store, selection, run, waiting, shared, display.stage)
+    return None
 
 
 def _tune(

@@ -1,12 +1,21 @@
-"""Which trials of a run are still to do: recomputed from the records, never stored."""
+"""Which trials of a run are still to do: recomputed from the records, never stored.
+
+What starts when is decided in `orchestrator.schedule`; here its trials get settings, its leases are
+noted in the run's ledger, and its clock is the computer's.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from orchestrator.budget import Budget
 from orchestrator.comparison_spec import compared_points
+from orchestrator.ledger import Ledger, device_hours
 from orchestrator.records import TrialRecord
+from orchestrator.schedule import Schedule
 from orchestrator.search import known_enough, suggest
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import records_of
@@ -22,10 +31,26 @@ class TrialQueue:
         judged_by: key of evaluation classifier and prior, part of every trial's identity.
         run: folder of the run.
         total: trials, the control included.
+        budget: the accounts, with what was spent before; None is no limit.
+        ledger: notes the leases; None notes nothing.
+        expected_s: 90 % quantile of a trial's length by the plan's estimate.
+        devices: cores or GPUs that a trial holds.
+        clock: seconds; only differences count.
     """
 
     def __init__(
-        self, spec: ExperimentSpec, world: World, judged_by: str, run: Path, total: int
+        self,
+        spec: ExperimentSpec,
+        world: World,
+        judged_by: str,
+        run: Path,
+        total: int,
+        *,
+        budget: Budget | None = None,
+        ledger: Ledger | None = None,
+        expected_s: float | None = None,
+        devices: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.spec = spec
         self.world = world
@@ -33,7 +58,17 @@ class TrialQueue:
         self.run = run
         self.total = total
         self.records: dict[int, TrialRecord] = {}
-        self.given: set[int] = set()
+        self.ledger = ledger
+        self.clock = clock
+        self.workers = spec.training.workers
+        self.schedule = Schedule(
+            total,
+            lambda index, ended: index == 0 or known_enough(index, spec.sweep, ended),
+            devices=devices,
+            budget=budget,
+            expected_s=expected_s,
+        )
+        self._given: dict[int, str] = {}
         stored = {record.trial_id: record for record in records_of(run)}
         for index in range(total):
             if not self.ready(index):
@@ -42,6 +77,7 @@ class TrialQueue:
             record = stored.get(plan.trial_id(world, judged_by))
             if record is not None:
                 self.records[index] = record
+                self.schedule.knows(index, _length(record))
 
     def missing(self) -> list[int]:
         """Return the indices without a record."""
@@ -73,16 +109,46 @@ class TrialQueue:
 
     def take(self) -> tuple[TrialPlan, str, Path] | None | Literal["empty"]:
         """Return the next trial with its id and folder, None to wait, "empty" at the end."""
-        left = [index for index in self.missing() if index not in self.given]
-        if not left:
-            return "empty"
-        if not self.ready(left[0]):
+        now = self.clock()
+        chosen = self.schedule.next(now)
+        if chosen == "wait":
             return None
-        self.given.add(left[0])
-        plan = self.plan(left[0])
+        if chosen == "ended" or chosen == "budget":
+            return "empty"
+        plan = self.plan(chosen.index)
         trial_id = plan.trial_id(self.world, self.judged_by)
+        if self.ledger is not None:
+            self.ledger.opened(trial_id, chosen.devices, chosen.reserve_s)
+        self.schedule.start(chosen, now)
+        self._given[chosen.index] = trial_id
         return plan, trial_id, self.run / "trials" / trial_id
 
     def put(self, record: TrialRecord) -> None:
         """Take a finished trial's record."""
         self.records[record.index] = record
+        share = self.ledger.spend.share if self.ledger is not None else 1.0
+        hours = device_hours(record, self.workers, share)
+        self.schedule.finish(record.index, hours, _length(record))
+        if self.ledger is not None:
+            self.ledger.closed(self._given[record.index])
+
+    def lose(self, trial_id: str) -> None:
+        """Take a trial that ended without a record; what it took is spent.
+
+        It is not given out again in this sitting: Tune has tried already.
+        """
+        index = next(i for i, given in self._given.items() if given == trial_id)
+        hours = self.schedule.budget.leases[str(index)].spent_hours(self.clock())
+        self.schedule.lose(index, hours, again=False)
+        if self.ledger is not None:
+            self.ledger.closed(trial_id, hours)
+
+
+def _length(record: TrialRecord) -> float | None:
+    """Return how long a trial like this one takes, without what only the first ones wait for.
+
+    The control trains on less than the others, and a trial that failed stopped early.
+    """
+    if record.index == 0 or record.status == "failed":
+        return None
+    return sum(s for stage, s in record.cost_s.items() if not stage.startswith("wait"))

@@ -16,6 +16,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from orchestrator.bundle import pack, scratch
+from orchestrator.halt import TrialStopped, start_halt, stoppable
 from orchestrator.placement import Placement, options
 from orchestrator.publisher import publish
 from orchestrator.records import TrialRecord
@@ -39,6 +40,7 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         self.judges_ref = shared["judges"]
         self.publisher = shared["publisher"]
         self.workers = shared["workers"]
+        self.halt = shared["halt"]
         self.attack = None
         if shared["spread"]:
             from orchestrator.attack_tasks import attack_in_tasks
@@ -56,6 +58,14 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
 
     def step(self) -> dict[str, Any]:
         """Run the trial on this node; its files are in the storage when this returns."""
+        try:
+            with stoppable(self.halt):
+                return self.run()
+        except TrialStopped:
+            return {"done": True, "clean_accuracy": -1.0, "attack_accuracy": 2.0}
+
+    def run(self) -> dict[str, Any]:
+        """Run the trial, and return what Tune is told of it."""
         plan: TrialPlan = self.config["plan"]
         fit = fit_here
         if self.workers > 1:
@@ -110,6 +120,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
         self.begun = begun
         self.finished = finished
         self.failures: list[str] = []
+        self.given: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher; what is in here lives in this process and in the run store."""
@@ -123,6 +134,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
         if taken == "empty":
             return str(Searcher.FINISHED)
         plan, identity, out = taken
+        self.given[trial_id] = identity
         self.begun(plan.index, identity)
         return {"plan": plan, "trial_id": identity, "out": str(out)}
 
@@ -131,7 +143,9 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
     ) -> None:
         """Take the record of a trial that ended."""
         if error or not result or "record" not in result:
-            self.failures.append(trial_id)
+            self.queue.lose(self.given[trial_id])
+            if error or not self.queue.schedule.over_budget:
+                self.failures.append(trial_id)
             return
         record = TrialRecord.model_validate_json(result["record"])
         self.queue.put(record)
@@ -144,6 +158,25 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
         """Restore nothing."""
 
 
+class BudgetWatch(tune.Callback):  # type: ignore[misc]
+    """Stops what runs when the budget is passed by a whole lease."""
+
+    def __init__(self, queue: TrialQueue, halt: Any) -> None:
+        self.queue = queue
+        self.halt = halt
+        self.stopped = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks; nothing in here is needed afterwards."""
+        return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Look at the accounts; Tune calls this several times a second."""
+        if not self.stopped and self.queue.schedule.must_stop(self.queue.clock()):
+            self.stopped = True
+            self.halt.stop.remote()
+
+
 def tune_queue(
     shared: dict[str, Any],
     queue: TrialQueue,
@@ -153,8 +186,9 @@ def tune_queue(
     scratch: Path,
     begun: Callable[[int, str], None],
     finished: Callable[[TrialRecord], None],
+    trainable: type[SweepTrial] = SweepTrial,
 ) -> None:
-    """Run all missing trials of a queue.
+    """Run all missing trials of a queue, or as many as its budget allows.
 
     Args:
         shared: the experiment, references to world and judges, the prior, and the publisher.
@@ -164,18 +198,21 @@ def tune_queue(
         scratch: Tune's own files; nothing in there is needed afterwards.
         begun: called in this process with the index and id of each trial that is handed out.
         finished: called in this process for each record.
+        trainable: what a trial is; another one than `SweepTrial` only where the scheduling itself
+            is measured.
 
     Raises:
         ClusterError: a trial's process died, more than once.
     """
     searcher = QueueSearcher(queue, begun, finished)
-    own = {"workers": workers, "spread": placed.spread, "task": options(placed.task)}
-    trainable = tune.with_resources(
-        tune.with_parameters(SweepTrial, shared=shared | own),
+    halt = start_halt() if queue.schedule.budget.limited else None
+    own = {"workers": workers, "spread": placed.spread, "task": options(placed.task), "halt": halt}
+    resourced = tune.with_resources(
+        tune.with_parameters(trainable, shared=shared | own),
         placed.trial,
     )
     tuner = tune.Tuner(
-        trainable,
+        resourced,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=len(queue.missing()),
@@ -187,10 +224,11 @@ def tune_queue(
             storage_path=str(scratch),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=2),
+            callbacks=[] if halt is None else [BudgetWatch(queue, halt)],
         ),
     )
     results = tuner.fit()
-    if searcher.failures or queue.missing():
+    if searcher.failures or (queue.missing() and not queue.schedule.over_budget):
         error = next((e for e in results.errors), None)
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, DcdctlError):

@@ -22,7 +22,8 @@ DcdctlError                     exit code 1
 ├── ExposedError                10  an audit found at least one identity exposed
 ├── UndecidedError              11  an audit could not tell, or had nothing to judge by
 ├── QueryBudgetError            12  the query budget ended before the audit did
-└── EndpointError               13  an audited endpoint cannot be reached, or gives no valid scores
+├── EndpointError               13  an audited endpoint cannot be reached, or gives no valid scores
+└── BudgetReachedError          14  the budget ended a sweep or a comparison before its last trial
 
 A sentence says what is wrong, which value, and what to do. `assert` is for what only a bug could
 break. The command line prints the sentence and exits with the code; Ctrl-C exits with 130.
@@ -149,3 +150,9 @@ class EndpointError(DcdctlError):
     """An audited endpoint cannot be reached, or gives no valid scores."""
 
     exit_code = 13
+
+
+class BudgetReachedError(DcdctlError):
+    """The budget ended a sweep or a comparison before its last trial."""
+
+    exit_code = 14

@@ -18,14 +18,16 @@ from rich.console import Console
 from orchestrator.adaptive import read_adaptive
 from orchestrator.config import load_spec
 from orchestrator.landscape import Landscape, landscape
+from orchestrator.ledger import read_spend
 from orchestrator.records import TrialRecord
 from orchestrator.report import write_report
 from orchestrator.smoke import smoke
 from orchestrator.spec import ExperimentSpec
+from orchestrator.spending import run_spent
 from orchestrator.store import records_of
 from orchestrator.summary import summarise
 from orchestrator.sweep import SweepOutcome, run_sweep
-from tasks.errors import FailedTrialsError, StoreError, UnfinishedRunError
+from tasks.errors import BudgetReachedError, FailedTrialsError, StoreError, UnfinishedRunError
 
 QUIET = Console(quiet=True)
 
@@ -328,3 +330,42 @@ def test_a_killed_sweep_goes_on_with_nothing_lost_or_repeated(
         return hashes(records_of(next((storage / "runs").iterdir())))
 
     assert found(broken) == found(whole)
+
+
+def test_a_budget_stops_before_the_trial_that_would_pass_it_and_is_resumed(
+    swept: Swept, tmp_path: Path
+) -> None:
+    spec, outcome = swept
+    storage = tmp_path / "copy"
+    shutil.copytree(spec.storage, storage)
+    run = storage / "runs" / Path(outcome.run_dir).name
+    shutil.rmtree(run / "trials" / outcome.records[2].trial_id)
+    (run / "adaptive.json").unlink()
+    spent = run_spent(run, spec)
+    changes = (f'storage="{storage}"', "tracking.enabled=false", "adaptive_attacks=[]")
+    length = sum(outcome.records[1].cost_s.values()) / 3600
+    tight = load_spec_again(spec, (*changes, f"compute.max_hours={spent + length / 2}"))
+    with pytest.raises(BudgetReachedError, match=r"The budget of .* and 1 of 3 trials were not"):
+        run_sweep(tight, mode="resume", console=QUIET)
+    assert len(records_of(run)) == 2
+    assert "The search is not complete" in (run / "report.html").read_text()
+    enough = load_spec_again(spec, (*changes, f"compute.max_hours={spent + 20 * length}"))
+    again = run_sweep(enough, mode="resume", console=QUIET)
+    assert hashes(again.records) == hashes(outcome.records)
+    assert "The search is not complete" not in (run / "report.html").read_text()
+
+
+def test_what_runs_is_stopped_when_the_budget_is_passed_by_a_lease(tmp_path: Path) -> None:
+    """Nothing is known of lengths, so the first lease is all that is left."""
+    spec = spec_in(tmp_path, "compute.max_hours=0.004")
+    prepared = spec_in(tmp_path, "sweep.trials=1", "training.epochs=1")
+    run_sweep(prepared, console=QUIET)  # data, prior and judges are there then
+    slow = load_spec_again(spec, ("training.epochs=2000",))
+    began = time.monotonic()
+    with pytest.raises(BudgetReachedError, match=r"of 3 trials were not run"):
+        run_sweep(slow, console=QUIET)
+    assert time.monotonic() - began < 120
+    runs = [p for p in (tmp_path / "runs").iterdir() if (p / "budget.json").exists()]
+    assert len(runs) == 1
+    assert records_of(runs[0]) == []
+    assert read_spend(runs[0]).lost > 0
