@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.object_store import SCHEMES, open_object_store, small
+from orchestrator.lease import read_lease
+from orchestrator.object_store import OWNER, SCHEMES, ObjectStore, open_object_store, small
 from tasks.errors import StoreError
 
 DEFAULT_STORAGE = ".dcdctl"
@@ -32,6 +33,7 @@ def storage_root(storage: str | None) -> Path:
     if parts.scheme in SCHEMES:
         remote = open_object_store(uri)
         remote.pull(remote.root / "runs", small)
+        _note_holder(remote)
         return remote.root
     if parts.scheme not in ("", "file"):
         raise StoreError(
@@ -39,6 +41,15 @@ def storage_root(storage: str | None) -> Path:
             "URI; give one of those"
         )
     return Path(parts.path if parts.scheme == "file" else uri).expanduser()
+
+
+def _note_holder(remote: ObjectStore) -> None:
+    """Write the lease of a run on another machine as the lock that `driver_of` reads."""
+    lease = None if (remote.root / OWNER).exists() else read_lease(remote)
+    if lease is not None and not lease.copy.endswith(f":{remote.root}"):
+        lock = remote.root / ".lock"
+        lock.write_text(lease.who)
+        os.utime(lock, (0, 0))
 
 
 def runs_of(root: Path) -> list[Path]:

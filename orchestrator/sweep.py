@@ -214,11 +214,13 @@ def _run_trials(
     new_judges = [judge for judge in judges if not is_trained(judge)]
     world_ref = ray.put(world)
     publisher = start_publisher()
-    make_judges = ray.remote(**options(placed.task), max_retries=2)(_judges_task)
+    # Beside trials they hold no core: made again after a failure, they would wait for the cores of
+    # trials that wait for them.
+    held = options(placed.task) if placed.judges_first else {"num_cpus": 0}
+    make_judges = ray.remote(**held, max_retries=2)(_judges_task)
     judges_ref = make_judges.remote(judges, trained_judges(judges), world_ref, publisher)
     if placed.judges_first:
-        # A trial that waits for the judges would hold the very core that they need.
-        ray.wait([judges_ref])
+        judges_ref = ray.put(ray.get(judges_ref))  # the driver's: no lost node takes them along
 
     spending.count(spec, run)
     queue = TrialQueue(
