@@ -24,6 +24,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path[0] = str(Path(__file__).parents[1])
 
@@ -313,7 +314,7 @@ def lengths_of(count: int, median_s: float, spread: float, seed: int = 0) -> lis
 
 
 MIXED = (0.7, 1.0, 1.0, 1.6)
-SPOT = {"start_s": (60.0, 240.0), "notice_s": 60.0}
+SPOT: dict[str, Any] = {"start_s": (60.0, 240.0), "notice_s": 60.0}
 
 SCENARIOS: dict[str, tuple[int, Fleet, dict[str, float]]] = {
     "equal nodes": (20_000, Fleet(1000), {}),

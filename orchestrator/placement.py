@@ -42,7 +42,8 @@ class Placement:
         slots: trials at once.
         trial: what a trial holds while it lasts, as Ray counts it.
         task: what a judge, or an attack apart from its trial, holds.
-        judges_first: the judges have to end before a trial starts, since both do not fit.
+        judges_first: the judges have to end before a trial starts: both do not fit, or trials that
+            wait for them could hold every GPU that a judge needs when it has to be made again.
         spread: a trial's attacks run as tasks of their own: it holds no core for them, or there are
             more cores or GPUs than trials.
     """
@@ -77,7 +78,8 @@ def place(
     Raises:
         ClusterError: one trial asks for more than the whole cluster has.
     """
-    share = gpus_per_trial if capacity.gpus else 0.0
+    whole = gpus_per_trial if gpus_per_trial <= 1 else float(math.ceil(gpus_per_trial))
+    share = whole if capacity.gpus else 0.0
     several = several_workers(workers)
     processes = _processes(capacity, workers)
     cpus, gpus = float(processes), (processes if several else share) if capacity.gpus else 0.0
@@ -85,6 +87,11 @@ def place(
         (cpus, capacity.cpus, "cores"),
         (gpus, capacity.gpus, "GPUs"),
     ):
+        if wanted > there and not several:
+            raise ClusterError(
+                f"compute.gpus_per_trial={gpus_per_trial:g} is more than the cluster's {there:g} "
+                f"{what}; set it to at most {there:g}"
+            )
         if wanted > there:
             raise ClusterError(
                 f"{setting}={processes} needs {wanted:g} {what} at once, and the cluster has "
@@ -92,7 +99,9 @@ def place(
             )
     room = math.floor(capacity.cpus / cpus)
     if gpus:
-        room = min(room, math.floor(capacity.gpus / gpus + 1e-9))
+        # Ray gives a part of one device, never parts of two, or whole devices.
+        each = math.floor(1 / gpus + 1e-9) * math.floor(capacity.gpus)
+        room = min(room, each if gpus <= 1 else math.floor(capacity.gpus / gpus))
     task = {"CPU": 1.0} | ({"GPU": share} if share else {})
     # One byte of memory: Tune places no trial that asks for nothing at all.
     trial = {"CPU": 0.0, "memory": 1.0} if several else dict(task)
@@ -101,7 +110,7 @@ def place(
         slots=slots,
         trial=trial,
         task=task,
-        judges_first=capacity.cpus < cpus + 1 or bool(gpus) and capacity.gpus < gpus + share,
+        judges_first=capacity.cpus < cpus + 1 or bool(gpus),
         spread=several or slots < room and not limit,
     )
 

@@ -24,7 +24,7 @@ class PlanTally:
 
     def __init__(self, num_classes: int, protected: Iterable[int]) -> None:
         self.rows = 0
-        self.counts = dict.fromkeys(ROLES, 0)
+        self.counts: dict[str, int] = dict.fromkeys(ROLES, 0)
         self._received = np.zeros(num_classes, dtype=np.int64)
         self._own = np.zeros(num_classes, dtype=np.int64)
         self._bystander = np.ones(num_classes, dtype=bool)

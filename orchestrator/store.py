@@ -27,6 +27,13 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from orchestrator.object_store import (
+    SCHEMES,
+    ObjectStore,
+    object_store_of,
+    open_object_store,
+    set_in_step,
+)
 from orchestrator.records import TrialRecord
 from tasks.errors import DiskFullError, StorageLockedError, StoreError
 
@@ -43,38 +50,85 @@ class Store:
     """One storage root.
 
     Args:
-        uri: a folder, or file:///folder.
+        uri: a folder, file:///folder, s3://bucket/prefix or gs://bucket/prefix. Of an object store
+            `root` is a copy on this machine, and what is written there goes to the store first.
 
     Raises:
-        StoreError: the URI has another scheme, or the folder cannot be made or written.
+        StoreError: the URI has another scheme, or the place cannot be made or written.
     """
 
     def __init__(self, uri: str) -> None:
         parts = urlsplit(uri)
+        if parts.scheme in SCHEMES:
+            self.remote: ObjectStore | None = open_object_store(uri)
+            self.root = self.remote.root
+            return
         if parts.scheme not in ("", "file"):
             raise StoreError(
-                f"storage {uri!r}: this version writes to a folder or a file:// URI only; "
+                f"storage {uri!r}: results go to a folder, or to a file://, s3:// or gs:// URI; "
                 "give one of those"
             )
         self.root = Path(parts.path if parts.scheme == "file" else uri).expanduser().absolute()
+        self.remote = object_store_of(self.root)
         with disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def place(self) -> str:
+        """Where the results are, for people."""
+        return str(self.root) if self.remote is None else self.remote.uri
+
     def artifact(self, stage: str, key: str) -> Path:
-        """Return the folder of a shared artefact."""
-        return self.root / "artifacts" / stage / key
+        """Return the folder of a shared artefact; what an object store has of it is fetched."""
+        return self._here(self.root / "artifacts" / stage / key)
 
     def run(self, fingerprint: str) -> Path:
-        """Return the folder of a run."""
-        return self.root / "runs" / fingerprint
+        """Return the folder of a run; what an object store has of it is fetched."""
+        return self._here(self.root / "runs" / fingerprint)
+
+    def _here(self, folder: Path) -> Path:
+        if self.remote is not None:
+            with disk_errors(folder):
+                self.remote.pull_once(folder)
+        return folder
+
+    def keep_up(self, run: Path) -> None:
+        """Have an object store show what lies in a run's folder itself, such as its journal."""
+        if self.remote is not None:
+            self.remote.push(run, deep=False)
+
+    def set_aside(self, run: Path) -> None:
+        """Give a run's folder a name with the time, here and in an object store."""
+        aside = run.with_name(f"{run.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+        if self.remote is not None:
+            self.remote.move(run, aside)
+        run.rename(aside)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the storage for one writing process; the lock goes with the process.
 
+        In an object store a lease with a heartbeat holds it against other machines, and what was
+        written without its knowledge, as the journal is, is there when the block ends.
+
         Raises:
             StorageLockedError: another process holds it.
         """
+        with self._locked_here():
+            if self.remote is None:
+                yield
+                return
+            from orchestrator.lease import leased
+
+            with leased(self.remote):
+                self.remote.forget_pulled()
+                try:
+                    yield
+                finally:
+                    self.remote.push(self.root)
+
+    @contextmanager
+    def _locked_here(self) -> Iterator[None]:
         with disk_errors(self.root):
             file = open(self.root / ".lock", "a+")  # noqa: SIM115 - closed below, after the run
         try:
@@ -82,7 +136,7 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise StorageLockedError(
-                    f"the storage {self.root} is in use by {_holder(file)}; wait for it, or give "
+                    f"the storage {self.place} is in use by {_holder(file)}; wait for it, or give "
                     "--storage another folder"
                 ) from error
             file.seek(0)
@@ -106,7 +160,10 @@ class Store:
     def _secret(self) -> bytes:
         path = self.root / "pseudonyms.key"
         if not path.exists():
-            _make_key(path)
+            kept = None if self.remote is None else self.remote.read(path)
+            _make_key(path, kept or secrets.token_bytes(KEY_BYTES))
+            if self.remote is not None and kept is None:
+                set_in_step(path, self.remote.put(path, path))
         key = path.read_bytes()
         if len(key) != KEY_BYTES:
             raise StoreError(
@@ -116,14 +173,14 @@ class Store:
         return key
 
 
-def _make_key(path: Path) -> None:
+def _make_key(path: Path, key: bytes) -> None:
     """Make a key that is there whole or not at all; of two that make one, one wins."""
     with disk_errors(path):
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(handle, "wb") as file:
-                file.write(secrets.token_bytes(KEY_BYTES))
+                file.write(key)
                 file.flush()
                 os.fsync(file.fileno())
             with suppress(FileExistsError):
@@ -210,6 +267,9 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())
+            remote = object_store_of(path)
+            if remote is not None:
+                set_in_step(partial, remote.put(path, partial))
             os.replace(partial, path)
             if durable:
                 _sync_folder(path.parent)
@@ -245,6 +305,9 @@ def stage(folder: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any
         started = time.monotonic()
         made = make(folder)
         made.setdefault("seconds", round(time.monotonic() - started, 2))
+    remote = object_store_of(folder)
+    if remote is not None:
+        remote.push(folder)
     write_atomic(manifest, json.dumps(made, indent=2) + "\n")
     return made
 

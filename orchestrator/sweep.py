@@ -111,7 +111,7 @@ def run_sweep(
         if mode == "resume":
             for name in set_aside(run, failed=retry_failed):
                 display.line(f"  set aside, and run again     {name.parent.name}/{name.name}")
-        _enter(run, mode, total)
+        _enter(store, run, mode, total)
         write_atomic(run / "spec.json", spec.model_dump_json(indent=2) + "\n")
         records = records_of(run)
         before = len(records)
@@ -168,11 +168,10 @@ def run_fingerprint(spec: ExperimentSpec, selection: Selection) -> str:
     )
 
 
-def _enter(run: Path, mode: Mode, total: int) -> None:
+def _enter(store: Store, run: Path, mode: Mode, total: int) -> None:
     done = len(records_of(run)) if run.exists() else 0
     if mode == "fresh" and run.exists():
-        aside = run.with_name(f"{run.name}.{time.strftime('%Y%m%d-%H%M%S')}")
-        run.rename(aside)
+        store.set_aside(run)
     elif mode == "new" and (run / "spec.json").exists() and done < total:
         raise UnfinishedRunError(
             f"this experiment has {done} of {total} trials in {run}; add --resume to go on with "
@@ -229,11 +228,13 @@ def _run_trials(
     new_judges = [judge for judge in judges if not is_trained(judge)]
     world_ref = ray.put(world)
     publisher = start_publisher()
-    make_judges = ray.remote(**options(placed.task), max_retries=2)(_judges_task)
+    # Beside trials they hold no core: made again after a failure, they would wait for the cores of
+    # trials that wait for them.
+    held = options(placed.task) if placed.judges_first else {"num_cpus": 0}
+    make_judges = ray.remote(**held, max_retries=2)(_judges_task)
     judges_ref = make_judges.remote(judges, trained_judges(judges), world_ref, publisher)
     if placed.judges_first:
-        # A trial that waits for the judges would hold the very core that they need.
-        ray.wait([judges_ref])
+        judges_ref = ray.put(ray.get(judges_ref))  # the driver's: no lost node takes them along
 
     spending.count(spec, run)
     queue = TrialQueue(
@@ -252,6 +253,7 @@ def _run_trials(
 
     def finished(record: TrialRecord) -> None:
         bar.finish(record)
+        store.keep_up(run)
         if tracker is not None:
             tracker.submit([record])  # reading all of them each time would be quadratic
 
