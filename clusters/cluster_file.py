@@ -71,6 +71,24 @@ def read_cluster(where: str) -> Existing | RayFile:
     """
     if urlsplit(where).scheme in ("http", "https"):
         return Existing(where.rstrip("/"), DEFAULT_TOKEN.expanduser())
+    path = find_file(where)
+    config = read_config(path)
+    if "laptop" in config:
+        raise ClusterError(f"{path} is this machine: leave --cluster out")
+    if config.get("kind") == "RayJob":
+        raise ClusterError(
+            f"{path} is a RayJob of KubeRay: start it with kubectl apply -f {path}, and name the "
+            "address of its dashboard (kubectl port-forward) as --cluster"
+        )
+    return _existing(path, config) if "address" in config else _ray_file(path, config)
+
+
+def find_file(where: str) -> Path:
+    """Return a cluster file: the one that is named, or else the one of this name that is shipped.
+
+    Raises:
+        ClusterError: there is neither.
+    """
     path = Path(where)
     if not path.is_file() and path.parent == Path() and (SHIPPED / path.name).is_file():
         path = SHIPPED / path.name
@@ -80,6 +98,15 @@ def read_cluster(where: str) -> Existing | RayFile:
             f"--cluster {where!r} is neither a file nor an http address; write a file, or take one "
             f"of {', '.join(shipped)}"
         )
+    return path
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return what a cluster file holds.
+
+    Raises:
+        ClusterError: it is no YAML, or holds no settings.
+    """
     try:
         config = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -88,7 +115,7 @@ def read_cluster(where: str) -> Existing | RayFile:
         raise ClusterError(f"{path} is not YAML{at}; mend it, and try again") from error
     if not isinstance(config, dict):
         raise ClusterError(f"{path} holds no settings; `dcdctl cluster render` shows examples")
-    return _existing(path, config) if "address" in config else _ray_file(path, config)
+    return config
 
 
 def _existing(path: Path, config: dict[str, Any]) -> Existing:

@@ -181,6 +181,10 @@ def compare(
     ] = False,
     max_hours: MaxHours = None,
     max_cost: MaxCost = None,
+    cluster: Cluster = None,
+    detach: Detach = False,
+    down: Down = False,
+    insecure: Insecure = False,
     as_json: Json = False,
 ) -> None:
     """Train and attack every defence alike, and write the paper's Table 1.
@@ -215,6 +219,27 @@ def compare(
 
         specs = [tiny(spec) for spec in specs]
     mode: Literal["new", "resume"] = "resume" if resume else "new"
+    if cluster is not None:
+        alone = [
+            spec.model_copy(update={"seed": number})
+            for spec in specs
+            for number in numbers or [spec.seed]
+        ]
+        console = _console(as_json)
+        reports = run_there(
+            cluster,
+            "compare",
+            alone,
+            mode,
+            console,
+            detach=detach,
+            take_down=down,
+            insecure=insecure,
+        )
+        if reports:
+            folders = [report_file.parent for report_file in reports]
+            _show(compare_runs(folders, folders[0].parents[1] / "comparisons"), as_json)
+        return
     _show(run_comparison(specs, numbers, _console(as_json), mode=mode), as_json)
 
 
