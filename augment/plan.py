@@ -8,7 +8,7 @@ other. All targets are planned at once, by columns: no loop over rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -55,17 +55,46 @@ def make_plan(
     nobody = np.full(len(bystanders), -1, dtype=np.int64)
     parts = [Recipes.plain("clean", nobody, bystanders, labels[bystanders])]
     if targets:
-        _check_names(dcd, targets)
-        own = _grouped(np.flatnonzero(train), labels[train], np.array(protected))
-        lent = _lent_rows(rows, targets)
-        _check_rows(targets, own, lent)
+        check_names(dcd, targets)
         receivers = _receivers(rows, train, targets, num_classes, dcd)
-        make = official_recipes if dcd.mode == "official" else paper_recipes
-        parts += make(rows, targets, own, lent, receivers, num_classes, dcd, seed)
-    return plan_table(parts, row_ids, targets, seed, _native(rows, dcd))
+        parts += target_recipes(rows, targets, receivers, num_classes, dcd, seed)
+    return plan_table(parts, row_ids, targets, seed, native_sizes(rows, dcd))
 
 
-def _native(rows: pa.Table, dcd: DcdSpec) -> npt.NDArray[np.uint32] | None:
+def target_recipes(
+    rows: pa.Table,
+    targets: Sequence[TargetClass],
+    receivers: Receivers,
+    num_classes: int,
+    dcd: DcdSpec,
+    seed: int,
+    protected: Collection[str] | None = None,
+) -> list[Recipes]:
+    """Return the recipes of targets, from all rows of theirs and of their lenders.
+
+    Args:
+        rows: a row table; other rows in it are not used.
+        targets: the classes to plan, at least one.
+        receivers: hands out wrong labels.
+        num_classes: labels of the target classifier.
+        dcd: the levers.
+        seed: of the experiment.
+        protected: names of everybody under protection; None is the targets.
+
+    Raises:
+        TargetClassError: a target has too few training rows, or would keep no clean one.
+        SurrogateError: a surrogate has no rows, or is a target itself.
+    """
+    train = np.flatnonzero(_is(rows, "split", "train"))
+    labels = rows["label"].to_numpy()
+    own = _grouped(train, labels[train], np.array([int(target.label) for target in targets]))
+    lent = _lent_rows(rows, targets)
+    _check_rows(targets, own, lent, protected or {target.identity for target in targets})
+    make = official_recipes if dcd.mode == "official" else paper_recipes
+    return make(rows, targets, own, lent, receivers, num_classes, dcd, seed)
+
+
+def native_sizes(rows: pa.Table, dcd: DcdSpec) -> npt.NDArray[np.uint32] | None:
     """Return the size at which each row's noise is drawn; None is the size that it has here."""
     if dcd.noise_resolution == "network":
         return None
@@ -133,7 +162,12 @@ def _lent_rows(rows: pa.Table, targets: Sequence[TargetClass]) -> dict[str, Posi
     return dict(zip(names, groups, strict=True))
 
 
-def _check_names(dcd: DcdSpec, targets: Sequence[TargetClass]) -> None:
+def check_names(dcd: DcdSpec, targets: Sequence[TargetClass]) -> None:
+    """Refuse levers of somebody who is no target.
+
+    Raises:
+        TargetClassError: a name of `per_target` is none of theirs.
+    """
     from tasks.suggestions import did_you_mean
 
     names = sorted(target.identity for target in targets)
@@ -145,9 +179,11 @@ def _check_names(dcd: DcdSpec, targets: Sequence[TargetClass]) -> None:
 
 
 def _check_rows(
-    targets: Sequence[TargetClass], own: Sequence[Positions], lent: dict[str, Positions]
+    targets: Sequence[TargetClass],
+    own: Sequence[Positions],
+    lent: dict[str, Positions],
+    protected: Collection[str],
 ) -> None:
-    protected = {target.identity for target in targets}
     for target, mine in zip(targets, own, strict=True):
         if len(mine) < 2:
             raise TargetClassError(

@@ -115,7 +115,7 @@ def spec_of(args: argparse.Namespace) -> TrainingSpec:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=6, help="At least 2.")
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=12)

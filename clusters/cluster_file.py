@@ -54,6 +54,14 @@ class RayFile:
         """Its provider.type, such as local or aws."""
         return str(self.config["provider"]["type"])
 
+    @property
+    def first_nodes(self) -> int:
+        """Nodes that it has once it is up: the head, and the workers that are always there."""
+        if self.provider == "local":
+            return 1 + len(self.config["provider"].get("worker_ips") or ())
+        types = (self.config.get("available_node_types") or {}).values()
+        return 1 + sum(int(one.get("min_workers") or 0) for one in types)
+
 
 def read_cluster(where: str) -> Existing | RayFile:
     """Read what `--cluster` names; a file that is not here may be one that dcdctl ships.

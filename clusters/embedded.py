@@ -137,7 +137,10 @@ def _sigterm_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # As the command itself takes Ctrl-C, so that a second signal ends it at once.
+    taken = signal.getsignal(signal.SIGINT)
+    wanted = taken if callable(taken) else signal.default_int_handler
+    before = signal.signal(signal.SIGTERM, wanted)
     try:
         yield
     finally:

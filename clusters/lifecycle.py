@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -28,6 +29,8 @@ _SSH = (
     *("-o", "StrictHostKeyChecking=accept-new", "-o", "ExitOnForwardFailure=yes"),
 )
 _ASKS_S = 10.0
+NODES_S = 300.0
+"""How long a cluster that was just brought up is given for its first nodes."""
 
 Say = Callable[[str], None]
 
@@ -58,6 +61,8 @@ def open_cluster(
         bring_up(cluster, deadline_s=deadline_s, say=say)
         say("waiting for the job server of the head")
     with joined(where, insecure=insecure) as handle:
+        if isinstance(cluster, RayFile):
+            _until_nodes(handle, cluster.first_nodes, say)
         yield handle
 
 
@@ -144,6 +149,32 @@ def _until_it_answers(handle: ClusterHandle, deadline_s: float) -> None:
             time.sleep(1)
 
 
+def _nodes(handle: ClusterHandle) -> list[dict[str, Any]]:
+    """Return what the dashboard says of each node, dead ones too."""
+    answer = _get(handle, "/api/v0/nodes", handle.headers())
+    try:
+        found: list[dict[str, Any]] = answer.json()["data"]["result"]["result"]
+    except (ValueError, KeyError, TypeError):
+        return []  # a dashboard that has just started
+    return found
+
+
+def _until_nodes(handle: ClusterHandle, wanted: int, say: Say) -> None:
+    """Wait for the nodes that a cluster begins with; some may be late, so go on without them."""
+    end, told = time.monotonic() + NODES_S, -1
+    while True:
+        there = sum(node.get("state") == "ALIVE" for node in _nodes(handle))
+        if there >= wanted:
+            return
+        if time.monotonic() > end:
+            say(f"going on with {there} of {wanted} nodes; the others are not there yet")
+            return
+        if there != told:
+            told = there
+            say(f"waiting for nodes: {there} of {wanted}, at most {NODES_S:.0f} s")
+        time.sleep(1)
+
+
 def own_token() -> Path:
     """Return the file of this person's token, made if need be, readable by them alone."""
     path = DEFAULT_TOKEN.expanduser()
@@ -218,8 +249,7 @@ def cluster_status(where: str, *, insecure: bool = False) -> list[str]:
     from clusters.jobs import Jobs
 
     with joined(where, insecure=insecure) as handle:
-        nodes = _get(handle, "/api/v0/nodes", handle.headers()).json()
-        found = nodes.get("data", {}).get("result", {}).get("result", [])
+        found = _nodes(handle)
         lines = [f"{handle.name}: head {handle.head}"]
         for node in found:
             total = node.get("resources_total", {})

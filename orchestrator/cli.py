@@ -101,6 +101,9 @@ def sweep(
     seed: Seed = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Run all of it tiny, as a test.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped sweep.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --resume: run failed trials again too.")
+    ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Set an earlier sweep aside, and start over.")
     ] = False,
@@ -123,6 +126,8 @@ def sweep(
     """
     if resume and fresh:
         raise typer.BadParameter("--resume keeps the earlier trials and --fresh sets them aside")
+    if retry_failed and not resume:
+        raise typer.BadParameter("--retry-failed goes with --resume")
     from orchestrator.sweep import run_sweep
 
     spec = _load(config, _limited(assignments, max_hours, max_cost), storage, seed)
@@ -146,7 +151,7 @@ def sweep(
         for report_file in reports:
             typer.echo(f"Report: {report_file}")
         return
-    outcome = run_sweep(spec, mode=mode, console=console)
+    outcome = run_sweep(spec, mode=mode, console=console, retry_failed=retry_failed)
     if as_json:
         typer.echo(outcome.model_dump_json(indent=2))
     else:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import shlex
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -30,7 +34,8 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            with _interrupts():
+                return super().invoke(ctx)
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise
         except KeyboardInterrupt:
@@ -44,6 +49,33 @@ class Command(TyperCommand):
                 sentence += "; run again with --debug for the traceback"
             typer.echo(f"{typer.style('error:', fg='red', bold=True)} {sentence}", err=True)
             raise typer.Exit(code) from error
+
+
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """End a command in order at the first Ctrl-C or SIGTERM, and at once at the second."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen = 0
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal seen
+        seen += 1
+        if seen > 1:
+            os.write(2, b"\nended at once; what was finished before is saved\n")
+            os._exit(INTERRUPTED)
+        raise KeyboardInterrupt
+
+    before = {}
+    for one in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(one) is not signal.SIG_IGN:
+            before[one] = signal.signal(one, stop)
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def describe(error: BaseException) -> tuple[str, int]:

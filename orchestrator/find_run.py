@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from orchestrator.lease import read_lease
+from orchestrator.object_store import OWNER, SCHEMES, ObjectStore, open_object_store, small
 from tasks.errors import StoreError
 
 DEFAULT_STORAGE = ".dcdctl"
@@ -20,19 +22,34 @@ def storage_root(storage: str | None) -> Path:
     """Return the folder of a storage; it is not made.
 
     Args:
-        storage: a folder or file:// URI; None is the default one.
+        storage: a folder or a URI; None is the default one. Of an object store, what there is to
+            look at in its runs is fetched, and the folder of the copy returned.
 
     Raises:
-        StoreError: the URI has another scheme.
+        StoreError: the URI has another scheme, or the object store cannot be read.
     """
     uri = storage or DEFAULT_STORAGE
     parts = urlsplit(uri)
+    if parts.scheme in SCHEMES:
+        remote = open_object_store(uri)
+        remote.pull(remote.root / "runs", small)
+        _note_holder(remote)
+        return remote.root
     if parts.scheme not in ("", "file"):
         raise StoreError(
-            f"storage {uri!r}: runs are looked at in a folder or a file:// URI; copy the run's "
-            "folder here and name that"
+            f"storage {uri!r}: runs are looked at in a folder, or at a file://, s3:// or gs:// "
+            "URI; give one of those"
         )
     return Path(parts.path if parts.scheme == "file" else uri).expanduser()
+
+
+def _note_holder(remote: ObjectStore) -> None:
+    """Write the lease of a run on another machine as the lock that `driver_of` reads."""
+    lease = None if (remote.root / OWNER).exists() else read_lease(remote)
+    if lease is not None and not lease.copy.endswith(f":{remote.root}"):
+        lock = remote.root / ".lock"
+        lock.write_text(lease.who)
+        os.utime(lock, (0, 0))
 
 
 def runs_of(root: Path) -> list[Path]:

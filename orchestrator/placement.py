@@ -7,11 +7,18 @@ own processes for ever where they need every core there is.
 from __future__ import annotations
 
 import math
+import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from clusters.embedded import IN_A_JOB
 from tasks.errors import ClusterError
 from tasks.workers import Workers, several_workers
+
+GROWTH_S = 300.0
+"""How long a cluster that grows is given for what one trial needs."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,8 @@ class Placement:
         slots: trials at once.
         trial: what a trial holds while it lasts, as Ray counts it.
         task: what a judge, or an attack apart from its trial, holds.
-        judges_first: the judges have to end before a trial starts, since both do not fit.
+        judges_first: the judges have to end before a trial starts: both do not fit, or trials that
+            wait for them could hold every GPU that a judge needs when it has to be made again.
         spread: a trial's attacks run as tasks of their own: it holds no core for them, or there are
             more cores or GPUs than trials.
     """
@@ -70,7 +78,8 @@ def place(
     Raises:
         ClusterError: one trial asks for more than the whole cluster has.
     """
-    share = gpus_per_trial if capacity.gpus else 0.0
+    whole = gpus_per_trial if gpus_per_trial <= 1 else float(math.ceil(gpus_per_trial))
+    share = whole if capacity.gpus else 0.0
     several = several_workers(workers)
     processes = _processes(capacity, workers)
     cpus, gpus = float(processes), (processes if several else share) if capacity.gpus else 0.0
@@ -78,6 +87,11 @@ def place(
         (cpus, capacity.cpus, "cores"),
         (gpus, capacity.gpus, "GPUs"),
     ):
+        if wanted > there and not several:
+            raise ClusterError(
+                f"compute.gpus_per_trial={gpus_per_trial:g} is more than the cluster's {there:g} "
+                f"{what}; set it to at most {there:g}"
+            )
         if wanted > there:
             raise ClusterError(
                 f"{setting}={processes} needs {wanted:g} {what} at once, and the cluster has "
@@ -85,7 +99,9 @@ def place(
             )
     room = math.floor(capacity.cpus / cpus)
     if gpus:
-        room = min(room, math.floor(capacity.gpus / gpus + 1e-9))
+        # Ray gives a part of one device, never parts of two, or whole devices.
+        each = math.floor(1 / gpus + 1e-9) * math.floor(capacity.gpus)
+        room = min(room, each if gpus <= 1 else math.floor(capacity.gpus / gpus))
     task = {"CPU": 1.0} | ({"GPU": share} if share else {})
     # One byte of memory: Tune places no trial that asks for nothing at all.
     trial = {"CPU": 0.0, "memory": 1.0} if several else dict(task)
@@ -94,7 +110,7 @@ def place(
         slots=slots,
         trial=trial,
         task=task,
-        judges_first=capacity.cpus < cpus + 1 or bool(gpus) and capacity.gpus < gpus + share,
+        judges_first=capacity.cpus < cpus + 1 or bool(gpus),
         spread=several or slots < room and not limit,
     )
 
@@ -123,6 +139,30 @@ def capacity_now() -> Capacity:
 
     total = ray.cluster_resources()
     return Capacity(total.get("CPU", 1.0), total.get("GPU", 0.0))
+
+
+def enough_capacity(workers: Workers, say: Callable[[str], None]) -> Capacity:
+    """Return what the cluster has; in a job, once it has enough for one trial.
+
+    A cluster that grows begins with its head alone. After GROWTH_S it is taken as it is.
+
+    Args:
+        workers: training processes of a trial.
+        say: called once with what is being waited for.
+    """
+    end, told = time.monotonic() + GROWTH_S, False
+    while True:
+        found = capacity_now()
+        try:
+            place(found, workers=workers, trials=1)
+            return found
+        except ClusterError:
+            if not os.environ.get(IN_A_JOB) or time.monotonic() > end:
+                return found  # whoever places says what is missing
+            if not told:
+                told = True
+                say(f"  waiting at most {GROWTH_S:.0f} s for more nodes")
+            time.sleep(1)
 
 
 def options(resources: dict[str, float]) -> dict[str, Any]:

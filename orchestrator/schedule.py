@@ -7,7 +7,9 @@ Rules, in this order:
 1. A trial starts after all those that its setting depends on; the one with the lowest index first.
 2. It starts only if its lease fits into the budget (`orchestrator.budget`). While others run, one
    that does not fit waits, since they may leave room; when nothing runs, the search is over.
-3. Of the places that are free it takes the fastest, and of equal ones the emptiest.
+3. Of the places that are free it takes the fastest, and of equal ones the emptiest; among the last
+   trials a slow one is left idle where a faster one will be done sooner. (Under Ray, which places
+   what Tune starts, all nodes count as equally fast.)
 4. A lease that is lost (its node died, or was taken away) makes its trial wait again, first.
 """
 
@@ -42,11 +44,18 @@ class Place:
         name: of the node.
         free: devices that nobody holds.
         speed: work of a second there, against the reference; 1 where nobody knows.
+        total: all its devices; None is those that are free.
     """
 
     name: str
     free: float
     speed: float = 1.0
+    total: float | None = None
+
+    @property
+    def slots(self) -> float:
+        """All its devices."""
+        return self.free if self.total is None else self.total
 
 
 Next = Start | Literal["wait", "ended", "budget"]
@@ -88,6 +97,11 @@ class Schedule:
     def running(self) -> int:
         """Trials that run."""
         return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Trials that have not started, or have to start again."""
+        return len(self._waiting)
 
     @property
     def over_budget(self) -> bool:
@@ -173,7 +187,29 @@ class Schedule:
         self.budget.close(str(index), hours)
 
 
-def fastest(places: Sequence[Place], devices: float) -> Place | None:
-    """Return where a trial starts: the fastest place with room, of equal ones the emptiest."""
+def fastest(places: Sequence[Place], devices: float, waiting: int | None = None) -> Place | None:
+    """Return where a trial starts, None where it had better wait.
+
+    Among the last trials a slow node is the one that everybody waits for. It is left idle when as
+    many faster places as there are trials left are expected to become free, and to be done, sooner.
+    Trials are alike as far as anyone knows, so their length falls out of that comparison.
+
+    Args:
+        places: all nodes, the full ones too.
+        devices: that the trial holds.
+        waiting: trials that have not started, this one included; None is more than enough.
+
+    Returns:
+        The fastest place with room, of equal ones the emptiest.
+    """
     fit = [one for one in places if one.free >= devices]
-    return max(fit, key=lambda one: (one.speed, one.free), default=None)
+    best = max(fit, key=lambda one: (one.speed, one.free), default=None)
+    if best is None or waiting is None or waiting >= sum(one.slots for one in places):
+        return best
+    faster = [one for one in places if one.speed > best.speed]
+    if not faster:
+        return best
+    slots = sum(one.slots for one in faster)
+    rate = sum(one.slots * one.speed for one in faster)
+    later = waiting / rate + slots / rate  # in trial lengths: a place is free, and is done with it
+    return best if 1 / best.speed <= later else None

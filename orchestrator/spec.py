@@ -166,7 +166,10 @@ class ExperimentSpec(Spec):
         description="Heads the report and the MLflow run.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="The one seed; all draws are keyed by it.")
-    storage: str = Field(".dcdctl", description="Folder or file:// URI for all results.")
+    storage: str = Field(
+        ".dcdctl",
+        description="For all results: a folder, or a file://, s3:// or gs:// URI. docs/storage.md.",
+    )
     data: DataSpec = BuiltinData()
     protect: ProtectSpec = ProtectSpec()
     dcd: DcdSpec = DcdSpec()

@@ -23,6 +23,7 @@ from clusters.embedded import embedded_ray
 from orchestrator.adaptive import measure_adaptive, read_adaptive, sentence, still_to_measure
 from orchestrator.budget import HOUR
 from orchestrator.bundle import Bundle, scratch
+from orchestrator.disk_space import require_space
 from orchestrator.events import EventLog
 from orchestrator.judges import (
     Judge,
@@ -34,7 +35,7 @@ from orchestrator.judges import (
     train_judges,
     trained_judges,
 )
-from orchestrator.placement import Placement, capacity_now, options, place
+from orchestrator.placement import Placement, capacity_now, enough_capacity, options, place
 from orchestrator.progress import Display, TrialProgress
 from orchestrator.publisher import publish, start_publisher
 from orchestrator.records import Rate, TrialRecord
@@ -48,7 +49,7 @@ from orchestrator.stages import (
     prepare_world,
     select,
 )
-from orchestrator.store import MANIFEST, Store, records_of, write_atomic
+from orchestrator.store import MANIFEST, Store, records_of, set_aside, write_atomic
 from orchestrator.summary import summarise
 from orchestrator.trainers import measure_trainers, still_to_train
 from orchestrator.trial import World
@@ -78,7 +79,12 @@ class SweepOutcome(Spec):
 
 
 def run_sweep(
-    spec: ExperimentSpec, *, mode: Mode = "new", console: Console, spent_elsewhere: float = 0.0
+    spec: ExperimentSpec,
+    *,
+    mode: Mode = "new",
+    console: Console,
+    retry_failed: bool = False,
+    spent_elsewhere: float = 0.0,
 ) -> SweepOutcome:
     """Run the experiment from data to report.
 
@@ -87,6 +93,7 @@ def run_sweep(
         mode: new: refuse to touch an unfinished run. resume: go on with it. fresh: set what is
             there aside, and start over.
         console: for progress.
+        retry_failed: with resume, run those trials again that failed.
         spent_elsewhere: core-hours of other runs that share this one's budget.
 
     Raises:
@@ -101,10 +108,14 @@ def run_sweep(
     with store.locked():
         selection = select(spec)
         run = store.run(run_fingerprint(spec, selection))
-        _enter(run, mode, total)
+        if mode == "resume":
+            for name in set_aside(run, failed=retry_failed):
+                display.line(f"  set aside, and run again     {name.parent.name}/{name.name}")
+        _enter(store, run, mode, total)
         write_atomic(run / "spec.json", spec.model_dump_json(indent=2) + "\n")
         records = records_of(run)
         before = len(records)
+        require_space(store.root, spec, selection)
         display.events = EventLog(run)
         display.line(_heading(spec, selection, run, before, total))
         tracker = _tracker(spec, store, run)
@@ -157,11 +168,10 @@ def run_fingerprint(spec: ExperimentSpec, selection: Selection) -> str:
     )
 
 
-def _enter(run: Path, mode: Mode, total: int) -> None:
+def _enter(store: Store, run: Path, mode: Mode, total: int) -> None:
     done = len(records_of(run)) if run.exists() else 0
     if mode == "fresh" and run.exists():
-        aside = run.with_name(f"{run.name}.{time.strftime('%Y%m%d-%H%M%S')}")
-        run.rename(aside)
+        store.set_aside(run)
     elif mode == "new" and (run / "spec.json").exists() and done < total:
         raise UnfinishedRunError(
             f"this experiment has {done} of {total} trials in {run}; add --resume to go on with "
@@ -200,7 +210,7 @@ def _run_trials(
         return spending.note(run, total)
     at_once = total if spec.sweep.search != "optuna" else min(total, spec.sweep.lookahead)
     placed = place(
-        capacity_now(),
+        enough_capacity(spec.training.workers, display.line),
         workers=spec.training.workers,
         trials=at_once,
         limit=spec.compute.concurrent_trials,
@@ -218,11 +228,13 @@ def _run_trials(
     new_judges = [judge for judge in judges if not is_trained(judge)]
     world_ref = ray.put(world)
     publisher = start_publisher()
-    make_judges = ray.remote(**options(placed.task), max_retries=2)(_judges_task)
+    # Beside trials they hold no core: made again after a failure, they would wait for the cores of
+    # trials that wait for them.
+    held = options(placed.task) if placed.judges_first else {"num_cpus": 0}
+    make_judges = ray.remote(**held, max_retries=2)(_judges_task)
     judges_ref = make_judges.remote(judges, trained_judges(judges), world_ref, publisher)
     if placed.judges_first:
-        # A trial that waits for the judges would hold the very core that they need.
-        ray.wait([judges_ref])
+        judges_ref = ray.put(ray.get(judges_ref))  # the driver's: no lost node takes them along
 
     spending.count(spec, run)
     queue = TrialQueue(
@@ -241,6 +253,7 @@ def _run_trials(
 
     def finished(record: TrialRecord) -> None:
         bar.finish(record)
+        store.keep_up(run)
         if tracker is not None:
             tracker.submit([record])  # reading all of them each time would be quadratic
 

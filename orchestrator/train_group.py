@@ -26,6 +26,9 @@ LOST_AFTER_S = 30
 CHECKPOINT_EVERY_S = 20.0
 """At most so much work is lost with a process, and one step or epoch."""
 
+RESIZE_EVERY_S = 60.0
+"""An elastic training looks for new room so often; a change starts from a checkpoint."""
+
 MAX_FAILURES = 3
 """Losses of a process before a training is given up. Announced preemptions are free."""
 
@@ -166,6 +169,7 @@ def train_group(
             num_workers=workers
             if isinstance(workers, int)
             else (workers.least, most_workers(workers)),
+            elastic_resize_monitor_interval_s=RESIZE_EVERY_S,
             use_gpu=gpus,
             resources_per_worker=None if gpus else {"CPU": cores_each},
         ),

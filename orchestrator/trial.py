@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.records import Accuracy, PlanSummary, Rate, TrialRecord
+from orchestrator.retries import classify, sentence
 from orchestrator.store import RECORD, disk_errors, write_atomic
-from tasks.errors import AttackError, TargetClassError, TrainingError
 from tasks.serving.spec import ServingSpec
 from tasks.spec import fingerprint
 from tasks.types import Image8, TargetClass
@@ -171,8 +171,12 @@ def run_trial(
         attack: runs the attacks on a checkpoint elsewhere; None runs them in this process.
 
     Returns:
-        The record. An attack or a training that broke, or levers that do not fit the data, give a
-        record with status "failed" and the error's sentence; it never leaves the mean in silence.
+        The record. An attack or a training that broke, levers that do not fit the data, or a bug
+        give a record with status "failed" and the error's sentence; it never leaves the mean in
+        silence.
+
+    Raises:
+        Exception: trouble of the machines or the storage, which says nothing of the trial.
     """
     clock = Clock()
     record = TrialRecord(
@@ -193,10 +197,13 @@ def run_trial(
         try:
             found = _measure(plan, world, prior, panel, fit, out, clock, attack)
             record = record.model_copy(update=found)
-        except (AttackError, TargetClassError, TrainingError) as error:
-            record = record.model_copy(update={"status": "failed", "error": str(error)})
+        except Exception as error:
+            if classify(error) != "trial":
+                raise
+            record = record.model_copy(update={"status": "failed", "error": sentence(error)})
         record = record.model_copy(update={"cost_s": clock.seconds})
-        write_atomic(out / RECORD, record.model_dump_json(indent=2) + "\n")
+        # The publisher waits for the disk; this folder is on the trial's own machine, for a while.
+        write_atomic(out / RECORD, record.model_dump_json(indent=2) + "\n", durable=False)
     return record
 
 

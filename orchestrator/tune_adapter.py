@@ -20,6 +20,7 @@ from orchestrator.halt import TrialStopped, start_halt, stoppable
 from orchestrator.placement import Placement, options
 from orchestrator.publisher import publish
 from orchestrator.records import TrialRecord
+from orchestrator.retries import RETRIES
 from orchestrator.store import RECORD
 from orchestrator.train_group import StateKeeper
 from orchestrator.trial import TrialPlan, fit_here, run_trial
@@ -89,15 +90,7 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
             publish(self.publisher, Path(self.config["out"]), pack(folder), RECORD)
         if several_workers(self.workers):
             keeper.forget()
-        worst = record.worst_attack
-        return {
-            "done": True,
-            "record": record.model_dump_json(),
-            "clean_accuracy": record.clean_accuracy.overall.value
-            if record.clean_accuracy
-            else -1.0,
-            "attack_accuracy": worst.value if worst else 2.0,
-        }
+        return told(record)
 
     def _panel(self) -> Any:
         from orchestrator.judges import load_panel
@@ -109,6 +102,17 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Restore nothing."""
+
+
+def told(record: TrialRecord) -> dict[str, Any]:
+    """Return what Tune is told of a trial that ended."""
+    worst, clean = record.worst_attack, record.clean_accuracy
+    return {
+        "done": True,
+        "record": record.model_dump_json(),
+        "clean_accuracy": clean.overall.value if clean else -1.0,
+        "attack_accuracy": worst.value if worst else 2.0,
+    }
 
 
 class QueueSearcher(Searcher):  # type: ignore[misc]
@@ -228,7 +232,7 @@ def tune_queue(
             name="sweep",
             storage_path=str(scratch),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=2),
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
             callbacks=[] if halt is None else [BudgetWatch(queue, halt)],
         ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ class CheckpointMeta(Spec):
     trained_on: dict[str, Any] = Field(default_factory=dict)
     serving: ServingSpec = ServingSpec()
     guarantee: Guarantee | None = Field(None, description="Of DP-SGD; others have none.")
+    weights_sha256: str = Field("", description="Of model.safetensors; empty in older files.")
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,24 @@ class Checkpoint:
         """Write the files into `folder` and return it."""
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.contiguous() for name, value in self.module.state_dict().items()}
-        save_file(weights, folder / "model.safetensors")
+        # Beside it first: a kill leaves what was there before, or weights that the digest disowns.
+        partial = folder / ".model.safetensors.partial"
+        save_file(weights, partial)
+        digest = _sha256(partial)
+        partial.replace(folder / "model.safetensors")
         if self.output is not None:
             save_file(self.output.state_dict(), folder / OUTPUT)
-        text = json.dumps(self.meta.model_dump(mode="json"), indent=2)
-        (folder / "meta.json").write_text(text + "\n")
+        meta = self.meta.model_copy(update={"weights_sha256": digest})
+        text = json.dumps(meta.model_dump(mode="json"), indent=2)
+        partial = folder / ".meta.json.partial"
+        partial.write_text(text + "\n")
+        partial.replace(folder / "meta.json")
         return folder
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -86,6 +100,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             )
     try:
         meta = CheckpointMeta.model_validate_json(meta_file.read_text())
+        if meta.weights_sha256 and meta.weights_sha256 != _sha256(weights_file):
+            raise DataError(
+                f"the checkpoint {folder} is damaged: its weights are not those that meta.json "
+                "names; train it again"
+            )
         module = build_model(meta.training, meta.num_classes, Draws(0))
         module.load_state_dict(load_file(weights_file))
         output = make_output(meta.serving.defense, meta.num_classes)

@@ -224,7 +224,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def test_a_full_disk_in_the_middle_of_a_sweep(config: Path, small_disk: Path) -> None:
+def test_a_disk_that_is_too_small_is_said_before_anything_runs(
+    config: Path, small_disk: Path
+) -> None:
+    said = fails(config, 6, "--smoke")
+    assert "has 0 MiB free, and this run needs about" in said
+    assert not list(small_disk.glob("artifacts/images/*"))
+
+
+def test_a_full_disk_in_the_middle_of_a_sweep(
+    config: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.disk_space.MARGIN", 0)
     assert "no space is left" in fails(config, 6, "--smoke")
     made = [path.parent.parent.name for path in small_disk.glob("artifacts/*/*/images.json")]
     assert made, "the disk was full before anything was made"

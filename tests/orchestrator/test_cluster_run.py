@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,13 @@ def test_ctrl_c_leaves_the_job_and_attach_comes_back(cluster: LocalCluster, tmp_
     file, storage = cluster.file(tmp_path), tmp_path / "storage"
     words = dcdctl("sweep", *settings(storage, 1), "--cluster", str(file))
     started = subprocess.Popen(
-        words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        words,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has its children ignore Ctrl-C.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert started.stdout is not None
     line = started.stdout.readline()

@@ -25,7 +25,7 @@ FEW = st.integers(1, 64)
     workers=st.integers(1, 8),
     trials=st.integers(1, 100),
     limit=st.none() | FEW,
-    share=st.sampled_from([0.25, 0.5, 1.0, 2.0]),
+    share=st.sampled_from([0.25, 0.5, 0.6, 1.0, 2.0]),
 )
 def test_what_runs_at_once_fits_into_the_cluster(
     cpus: int, gpus: int, workers: int, trials: int, limit: int | None, share: float
@@ -42,8 +42,11 @@ def test_what_runs_at_once_fits_into_the_cluster(
     assert placed.slots * devices <= gpus
     # Beside its processes a trial of several holds nothing, or they could wait for it.
     assert placed.trial.get("CPU") == (1.0 if workers == 1 else 0.0)
+    if gpus and workers == 1 and share <= 1:  # a part is of one device
+        assert placed.slots <= gpus * int(1 / share)
     if not placed.judges_first:
         assert workers + 1 <= cpus
+        assert not gpus
 
 
 @pytest.mark.parametrize(
@@ -51,6 +54,7 @@ def test_what_runs_at_once_fits_into_the_cluster(
     [
         (Capacity(2), 4, r"training.workers=4 needs 4 cores at once, and the cluster has 2"),
         (Capacity(8, 1), 2, r"needs 2 GPUs at once, and the cluster has 1"),
+        (Capacity(8, 0.5), 1, r"compute.gpus_per_trial=1 is more than the cluster's 0.5 GPUs"),
     ],
 )
 def test_what_can_never_run_is_said_before_anything_runs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store import Store, records_of, stage, write_atomic
+from orchestrator.records import TrialRecord
+from orchestrator.store import Store, records_of, set_aside, stage, write_atomic
 from tasks.errors import DiskFullError, StorageLockedError, StoreError
+from tests.orchestrator.fake_run import fake_records, write_fake_run
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -46,21 +49,49 @@ def test_a_stage_that_broke_is_made_again(tmp_path: Path) -> None:
     assert stage(tmp_path / "s", lambda out: {"rows": 1})["rows"] == 1
 
 
-def test_damaged_manifests_and_records_are_one_sentence(tmp_path: Path) -> None:
+def test_a_damaged_manifest_has_its_stage_made_anew(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "manifest.json").write_text("{")
-    with pytest.raises(StoreError, match="manifest .* is damaged; delete the folder s"):
-        stage(tmp_path / "s", lambda out: {})
+    assert stage(tmp_path / "s", lambda out: {"rows": 2})["rows"] == 2
+    assert json.loads((tmp_path / "s" / "manifest.json").read_text())["rows"] == 2
+
+
+def test_a_damaged_record_is_one_sentence_and_is_set_aside_on_resume(tmp_path: Path) -> None:
     record = tmp_path / "run" / "trials" / "x" / "record.json"
     record.parent.mkdir(parents=True)
     record.write_text("{}")
     with pytest.raises(StoreError, match=r"record .* cannot be read \(\d+ errors\)"):
         records_of(tmp_path / "run")
+    (aside,) = set_aside(tmp_path / "run")
+    assert aside.name == "record.json.torn"
+    assert records_of(tmp_path / "run") == []
+    assert set_aside(tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/x", "gs://bucket", "http://host/x"])
+def test_failed_records_are_set_aside_when_asked(tmp_path: Path) -> None:
+    run = write_fake_run(tmp_path, fake_records(2), pictures=False)
+    path = next(run.glob("trials/*/record.json"))
+    whole = len(records_of(run))
+    failed = TrialRecord.model_validate_json(path.read_bytes())
+    failed = failed.model_copy(update={"status": "failed", "error": "it broke"})
+    write_atomic(path, failed.model_dump_json())
+    assert set_aside(run) == []
+    assert [p.name for p in set_aside(run, failed=True)] == ["record.json.failed"]
+    assert len(records_of(run)) == whole - 1
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 31])
+def test_a_key_that_a_kill_left_half_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "pseudonyms.key").write_bytes(content)
+    with pytest.raises(StoreError, match=rf"has {len(content)} bytes instead of 32"):
+        Store(str(tmp_path)).pseudonym("Alice")
+
+
+@pytest.mark.parametrize("uri", ["ftp://host/x", "http://host/x"])
 def test_other_schemes_are_refused(uri: str) -> None:
-    with pytest.raises(StoreError, match="writes to a folder or a file:// URI only"):
+    with pytest.raises(
+        StoreError, match="results go to a folder, or to a file://, s3:// or gs:// URI"
+    ):
         Store(uri)
 
 

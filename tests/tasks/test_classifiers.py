@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,8 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     meta = CheckpointMeta(training=SPEC, num_classes=4, image_size=16, losses=(2.0, 1.0))
     Checkpoint(module, meta).save(tmp_path / "c")
     loaded = load_checkpoint(tmp_path / "c")
-    assert loaded.meta == meta
+    assert loaded.meta.weights_sha256
+    assert loaded.meta.model_copy(update={"weights_sha256": ""}) == meta
     assert torch.equal(
         loaded.classifier().logits(IMAGES), TorchClassifier(module, 4, 16).logits(IMAGES)
     )
@@ -91,11 +93,18 @@ def test_bad_checkpoints_are_one_sentence(tmp_path: Path) -> None:
     meta = CheckpointMeta(training=SPEC, num_classes=4, image_size=16)
     folder = Checkpoint(build_model(SPEC, 4, Draws(0)), meta).save(tmp_path / "c")
     weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
+    whole, said = weights.read_bytes(), (folder / "meta.json").read_text()
+    flipped = bytearray(whole)
+    flipped[-5] ^= 1
+    for damaged in (whole[:-100], bytes(flipped), b""):
+        weights.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"is damaged: its weights are not those"):
+            load_checkpoint(folder)
+    # Files of before the digest.
+    digest = json.loads(said)["weights_sha256"]
+    (folder / "meta.json").write_text(said.replace(digest, ""))
+    weights.write_bytes(whole[:-100])
     with pytest.raises(DataError, match=r"cannot be read \(SafetensorError\); train it again"):
-        load_checkpoint(folder)
-    weights.write_bytes(b"")
-    with pytest.raises(DataError, match="cannot be read"):
         load_checkpoint(folder)
 
 

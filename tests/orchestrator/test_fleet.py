@@ -1,0 +1,102 @@
+"""A sweep on two nodes that share no disk: spread over both, and the results of one node.
+
+Each node's processes have a working directory and a temporary folder of their own; the storage is
+one that only the driver knows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.store import records_of
+
+SWEEP = """
+import json, os, sys
+from pathlib import Path
+from clusters.embedded import DRIVER_ENV, WORKER_ENV
+os.environ.update(DRIVER_ENV | WORKER_ENV)
+import ray
+from ray.cluster_utils import Cluster
+from rich.console import Console
+
+nodes, gpus, storage, scratch = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+cluster = Cluster(
+    initialize_head=True,
+    head_node_args={"num_cpus": 2, "num_gpus": gpus, "temp_dir": scratch}
+    | {"include_dashboard": False},
+)
+for _ in range(nodes - 1):
+    cluster.add_node(num_cpus=2, num_gpus=gpus)
+ray.init(address=cluster.address, log_to_driver=False, runtime_env={"env_vars": WORKER_ENV})
+
+from orchestrator import tune_adapter
+from orchestrator.smoke import smoke
+from orchestrator.spec import ExperimentSpec
+from orchestrator.sweep import run_sweep
+
+where, step = [], tune_adapter.SweepTrial.step
+class Traced(tune_adapter.SweepTrial):
+    def step(self):
+        return super().step() | {"node": ray.get_runtime_context().get_node_id()}
+tune_adapter.SweepTrial = Traced
+ended = tune_adapter.QueueSearcher.on_trial_complete
+def traced(self, trial_id, result=None, error=False):
+    where.append((result or {}).get("node"))
+    ended(self, trial_id, result, error)
+tune_adapter.QueueSearcher.on_trial_complete = traced
+
+spec = smoke(ExperimentSpec())
+spec = spec.model_copy(update={
+    "storage": storage,
+    "adaptive_attacks": spec.adaptive_attacks[:1],
+    "sweep": spec.sweep.model_copy(update={"trials": 4, "lookahead": 4}),
+    "tracking": spec.tracking.model_copy(update={"enabled": False}),
+})
+outcome = run_sweep(spec, console=Console(quiet=True))
+print(json.dumps({"run": outcome.run_dir, "nodes": where}))
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def sweep(nodes: int, gpus: int, folder: Path) -> tuple[dict[str, list[str]], list[str]]:
+    folder.mkdir()
+    (folder / "tmp").mkdir()
+    short = Path(f"/tmp/fl{os.getpid()}{nodes}{gpus}")  # noqa: S108  (a socket's path is limited)
+    ended = subprocess.run(
+        [sys.executable, "-c", SWEEP, str(nodes), str(gpus), str(folder / "store"), str(short)],
+        env=os.environ | {"TMPDIR": str(folder / "tmp"), "RAY_USAGE_STATS_ENABLED": "0"},
+        capture_output=True,
+        text=True,
+        timeout=570,
+    )
+    subprocess.run(["rm", "-rf", str(short)], check=True)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    told = json.loads(ended.stdout.splitlines()[-1])
+    left = [path.name for path in (folder / "tmp").iterdir() if path.name.startswith("dcd-")]
+    assert not left
+    return told, [record.results_hash() for record in records_of(Path(told["run"]))]
+
+
+@pytest.mark.slow
+def test_two_nodes_share_a_sweep_and_find_what_one_finds(tmp_path: Path) -> None:
+    alone, expected = sweep(1, 0, tmp_path / "one")
+    spread, found = sweep(2, 0, tmp_path / "two")
+    assert len(set(alone["nodes"])) == 1
+    assert len(set(spread["nodes"])) == 2
+    assert len(expected) == 5
+    assert found == expected
+
+
+@pytest.mark.slow
+def test_a_trial_asks_for_a_gpu_where_there_are_any(tmp_path: Path) -> None:
+    """The devices are only counted here: what Ray hands out is used as far as torch sees it."""
+    told, hashes = sweep(2, 1, tmp_path / "gpu")
+    assert len(set(told["nodes"])) == 2
+    assert len(hashes) == 5
