@@ -358,10 +358,10 @@ def test_a_server_that_is_away_is_named_without_its_password(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_thousand_runs_of_fifty_metrics_lock_nothing_and_take_no_longer_at_the_end(
+def test_a_thousand_runs_of_fifty_metrics_lock_nothing(
     storage: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Slow, minutes: one writer, 1 000 trials one by one, while somebody reads the database."""
+    """Slow, minutes: one writer, 1 000 trials, while somebody reads the database."""
     records = [fake_record(0)]
     for index in range(1, 1000):
         own = {"index": index, "trial_id": f"{index:012x}"}
