@@ -13,7 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
+from orchestrator.config import load_spec
+from orchestrator.smoke import smoke
 from tests.clusters.fake_ec2 import FakeEc2, fake_ec2
 from tests.clusters.hosts import can_start
 
@@ -37,10 +40,13 @@ GRID = (
 def test_a_sweep_on_ec2_grows_survives_a_lost_node_and_leaves_nothing(tmp_path: Path) -> None:
     with fake_ec2() as cloud:
         file, log = cloud.cluster(tmp_path, max_workers=2), tmp_path / "log"
-        words = ["dcdctl", "sweep", "--smoke", "--cluster", str(file), "--down"]
+        config = tmp_path / "experiment.yaml"
+        config.write_text(yaml.safe_dump(smoke(load_spec(None, [])).model_dump(mode="json")))
+        words = ["dcdctl", "sweep", str(config), "--cluster", str(file), "--down"]
         words += ["--storage", "s3://results/sweep"]
+        # Trials of some seconds, so that a node is lost under one and another comes in time.
         changes = ["compute.concurrent_trials=3", "sweep.search=grid", "tracking.enabled=false"]
-        changes += ["adaptive_attacks=[]", f"sweep.space={GRID}"]
+        changes += ["adaptive_attacks=[]", f"sweep.space={GRID}", "training.epochs=60"]
         words += [f"--set={one}" for one in changes]
         paths = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         with log.open("w") as out:
@@ -63,6 +69,7 @@ def test_a_sweep_on_ec2_grows_survives_a_lost_node_and_leaves_nothing(tmp_path: 
             print(log.read_text())
         assert process.returncode == 0
         assert cloud.instances[lost][0] == "terminated"
+        assert cloud.seen >= 4, "the head, two workers, and one in the place of the lost"
         assert settled(cloud)
         keys = cloud.hosts.run(sys.executable, "-c", _LIST, env=cloud.env).stdout.split()
         assert len([key for key in keys if key.endswith("record.json")]) == 5
