@@ -67,7 +67,7 @@ cluster.shutdown()
 
 def sweep(nodes: int, gpus: int, folder: Path) -> tuple[dict[str, list[str]], list[str]]:
     folder.mkdir()
-    (folder / "tmp").mkdir()
+    (folder / "tmp" / "ray").mkdir(parents=True)  # where Ray notes its address
     short = Path(f"/tmp/fl{os.getpid()}{nodes}{gpus}")  # noqa: S108  (a socket's path is limited)
     ended = subprocess.run(
         [sys.executable, "-c", SWEEP, str(nodes), str(gpus), str(folder / "store"), str(short)],
