@@ -12,6 +12,7 @@ import typer
 
 from orchestrator.cluster_cli import Cluster, Detach, Down, Insecure, run_there
 from orchestrator.cluster_cli import register as register_cluster
+from orchestrator.completion import run_folders
 from orchestrator.failure import Command
 from orchestrator.report_command import report
 from orchestrator.trainers_cli import trainers
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="dcdctl",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -248,7 +248,14 @@ app.command(cls=Command, rich_help_panel="The main job")(report)
 
 @app.command(cls=Command, rich_help_panel="One step")
 def landscape(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as sweep names it.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="A run's folder, as sweep names it.",
+            autocompletion=run_folders,
+        ),
+    ],
     trial: Annotated[
         int | None,
         typer.Option(min=1, help="Which trial; else the recommended one, or the nearest."),

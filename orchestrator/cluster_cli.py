@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.completion import job_names
 from orchestrator.failure import INTERRUPTED, Command
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _come_back(job: SentJob, root: Path) -> str:
 
 
 def attach(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="Its name, as --cluster said it.")],
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Its name.", autocompletion=job_names)],
     storage: Storage = ".dcdctl",
     insecure: Insecure = False,
 ) -> None:
@@ -130,7 +131,7 @@ def attach(
 
 
 def cancel(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="Its name, as --cluster said it.")],
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Its name.", autocompletion=job_names)],
     storage: Storage = ".dcdctl",
     insecure: Insecure = False,
 ) -> None:

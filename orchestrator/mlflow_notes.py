@@ -47,7 +47,7 @@ def experiment_note(summary: RunSummary, experiment_id: str, run_id: str, figure
 
 def picture(run_id: str) -> str:
     """Return the frontier as Markdown; MLflow's server gives out a run's artefacts there."""
-    where = f"get-artifact?path=figures%2Ffrontier.png&run_uuid={run_id}"
+    where = f"get-artifact?path=note%2Ffrontier.png&run_uuid={run_id}"
     return f"![attack accuracy against clean accuracy of every trial]({where})"
 
 
@@ -60,7 +60,7 @@ def _table(summary: RunSummary) -> Iterator[str]:
     )
     if not done:
         return
-    yield "| trial | clean accuracy | worst attack @1 | standing |"
+    yield "| trial | clean accuracy | accuracy@1 of the worst attack | standing |"
     yield "|---|---|---|---|"
     for trial in [*first, *rest[:BEST]]:
         name = "control" if trial in first else trial.title or f"trial {trial.index}"

@@ -125,12 +125,12 @@ def attack_metrics(attacks: Sequence[AttackRecord]) -> dict[str, float]:
 
 
 def rate_metrics(name: str, rate: Rate) -> dict[str, float]:
-    """Return a rate as four numbers."""
+    """Return a rate as four numbers, which MLflow's charts put into one section."""
     return {
         name: rate.value,
-        f"{name}/low": rate.low,
-        f"{name}/high": rate.high,
-        f"{name}/n": rate.n,
+        f"{name}_low": rate.low,
+        f"{name}_high": rate.high,
+        f"{name}_n": rate.n,
     }
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+NOTE_WIDTH = 820
+"""Pixels."""
+
 ROLE_TAG = "dcdctl.role"
 """Of a trial: control, recommended, nearest (where no trial meets the goals), or frontier."""
 
@@ -123,6 +126,7 @@ def _finish(
     for figure in sorted((run_dir / "figures").glob("*.*")):
         if figure.stem != "grid" or not private:
             upload(client, run, figure, "figures")
+    _upload_note_picture(client, run, run_dir / "figures" / "frontier.png")
     roles = {trial_id: "frontier" for trial_id in summary.front}
     for role in ("nearest", "recommended", "control"):
         if chosen := getattr(summary, role):
@@ -144,6 +148,18 @@ def _finish(
             upload(client, trials[best], path, "checkpoint")
     note = experiment_note(summary, run.info.experiment_id, run.info.run_id, _has_figures(run_dir))
     client.set_experiment_tag(run.info.experiment_id, "mlflow.note.content", note)
+
+
+def _upload_note_picture(client: MlflowClient, run: Run, path: Path) -> None:
+    """Log the frontier as small as a note is wide; MLflow shows pictures there in full size."""
+    from PIL import Image
+
+    if not path.is_file():
+        return
+    with TemporaryDirectory() as scratch, Image.open(path) as image:
+        image.thumbnail((NOTE_WIDTH, NOTE_WIDTH))
+        image.save(Path(scratch) / path.name)
+        client.log_artifact(run.info.run_id, str(Path(scratch) / path.name), "note")
 
 
 def _counts(records: Sequence[TrialRecord]) -> dict[str, float]:

@@ -62,6 +62,7 @@ def place(
     trials: int,
     limit: int | None = None,
     gpus_per_trial: float = 1.0,
+    grows: bool = False,
     setting: str = "training.workers",
 ) -> Placement:
     """Return how trials share a cluster.
@@ -73,6 +74,7 @@ def place(
         trials: that are still to run, or that may run at once, at least 1.
         limit: slots that a person allows; None fills the cluster.
         gpus_per_trial: of a trial with one process: 0.5 lets two share a GPU.
+        grows: the cluster adds nodes for what waits; with a limit, that many trials run at once.
         setting: that says how many processes, for errors.
 
     Raises:
@@ -105,7 +107,9 @@ def place(
     task = {"CPU": 1.0} | ({"GPU": share} if share else {})
     # One byte of memory: Tune places no trial that asks for nothing at all.
     trial = {"CPU": 0.0, "memory": 1.0} if several else dict(task)
-    slots = max(1, min(room, trials, limit or room))
+    # A cluster that grows does so for what is asked of it: more than fits into it now.
+    room = limit if grows and limit else min(room, limit or room)
+    slots = max(1, min(room, trials))
     return Placement(
         slots=slots,
         trial=trial,

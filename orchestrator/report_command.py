@@ -7,11 +7,17 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.completion import run_folders
+
 
 def report(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN...", help="Folders of runs, as sweep and compare name them."),
+        typer.Argument(
+            metavar="RUN...",
+            help="Folders of runs, as sweep and compare name them.",
+            autocompletion=run_folders,
+        ),
     ] = None,
     show_people: Annotated[
         bool, typer.Option("--show-people", help="Put pictures of real people on the page.")

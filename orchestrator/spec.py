@@ -124,7 +124,9 @@ class ComputeSpec(Spec):
 
     cpus: int | None = Field(None, ge=1, description="Cores for the embedded Ray; null takes all.")
     concurrent_trials: int | None = Field(
-        None, ge=1, description="Trials at once; null fills the cluster."
+        None,
+        ge=1,
+        description="Trials at once; null fills the cluster. One that grows grows for so many.",
     )
     gpus_per_trial: float = Field(
         1.0, gt=0, description="Of a GPU, where there are any: 0.5 lets two trials share one."

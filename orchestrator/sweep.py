@@ -7,6 +7,7 @@ of Tune's own state: suggestions are recomputed, and a trial whose record is the
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -19,7 +20,7 @@ import numpy as np
 from pydantic import Field
 from rich.console import Console
 
-from clusters.embedded import embedded_ray
+from clusters.embedded import IN_A_JOB, embedded_ray
 from orchestrator.adaptive import measure_adaptive, read_adaptive, sentence, still_to_measure
 from orchestrator.budget import HOUR
 from orchestrator.bundle import Bundle, scratch
@@ -217,6 +218,7 @@ def _run_trials(
         workers=spec.training.workers,
         trials=at_once,
         limit=spec.compute.concurrent_trials,
+        grows=bool(os.environ.get(IN_A_JOB)),
         gpus_per_trial=spec.compute.gpus_per_trial,
     )
     ledger = spending.ledger

@@ -217,6 +217,8 @@ class MlflowTracker:
             logging.getLogger(noisy).setLevel(logging.WARNING)
         from mlflow import MlflowClient
 
+        # It tells of each try to reach a database; we say once that it is away.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)
         return MlflowClient(tracking_uri=self.uri)
 
     def _experiment_id(self, client: MlflowClient) -> str:

@@ -7,9 +7,18 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.completion import run_folders
+
 
 def trainers(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as sweep names it.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="A run's folder, as sweep names it.",
+            autocompletion=run_folders,
+        ),
+    ],
     trainer: Annotated[
         list[str] | None,
         typer.Option(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.completion import run_names
 from orchestrator.failure import Command
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ Run = Annotated[
     typer.Argument(
         metavar="RUN",
         help="A run's folder, or its name or a start of that; none is the newest one.",
+        autocompletion=run_names,
     ),
 ]
 Storage = Annotated[

@@ -60,7 +60,7 @@ def view(spec: ExperimentSpec, uri: str) -> dict[str | None, Any]:
 
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(spec.tracking.experiment)
-    runs = client.search_runs([experiment.experiment_id])
+    runs = client.search_runs([experiment.experiment_id], max_results=5000)
     found = {run.data.tags.get("dcdctl.trial"): run for run in runs}
     assert len(found) == len(runs)
     return found
@@ -86,7 +86,7 @@ def test_a_run_is_shown_in_full(storage: Path) -> None:
     assert parent.data.tags["dcdctl.recommended"] == fake_record(5).trial_id
     assert parent.data.params["training.epochs"] == "20"
     assert parent.data.metrics["trials_failed"] == 1
-    names = {"spec.json", "report.html", "report.png", "report.json", "figures"}
+    names = {"spec.json", "report.html", "report.png", "report.json", "figures", "note"}
     assert artifacts(parent, tracker.uri) == names
     assert (storage / "mlartifacts").is_dir()
 
@@ -101,7 +101,7 @@ def test_a_run_is_shown_in_full(storage: Path) -> None:
         for attack in record.attacks:
             value = trial.data.metrics[f"{attack.name}/accuracy_at_1"]
             assert value == attack.accuracy_at_1.value
-            assert trial.data.metrics[f"{attack.name}/accuracy_at_1/n"] == 64
+            assert trial.data.metrics[f"{attack.name}/accuracy_at_1_n"] == 64
     assert shown == {}
 
 
@@ -217,7 +217,7 @@ def test_names_and_pictures_of_real_people_never_reach_mlflow(storage: Path) -> 
     tracker = make_tracker(spec, storage)
     tracker.sync(run, spec, fake_records(1))
     shown = view(spec, tracker.uri)
-    assert artifacts(shown[None], tracker.uri) == {"spec.json", "report.json", "figures"}
+    assert artifacts(shown[None], tracker.uri) == {"spec.json", "report.json", "figures", "note"}
     assert "figures/frontier.png" in artifacts(shown[None], tracker.uri, "figures")
     assert "figures/grid.png" not in artifacts(shown[None], tracker.uri, "figures")
     assert artifacts(shown[fake_record(1).trial_id], tracker.uri) == {

@@ -100,7 +100,7 @@ def test_notes_tell_the_verdict_and_show_the_frontier(storage: Path) -> None:
     shown = view(spec, tracker.uri)
     parent = shown[None]
     note = parent.data.tags["mlflow.note.content"]
-    picture = f"get-artifact?path=figures%2Ffrontier.png&run_uuid={parent.info.run_id}"
+    picture = f"get-artifact?path=note%2Ffrontier.png&run_uuid={parent.info.run_id}"
     assert picture in note
     assert "1 of 64 tries" in note
     assert (
@@ -108,7 +108,8 @@ def test_notes_tell_the_verdict_and_show_the_frontier(storage: Path) -> None:
         in note
     )
     assert f"dcdctl augment {run}" in note
-    assert "figures/frontier.png" in artifacts(parent, tracker.uri, "figures")
+    assert "figures/frontier.svg" in artifacts(parent, tracker.uri, "figures")
+    assert "note/frontier.png" in artifacts(parent, tracker.uri, "note")
     experiment = MlflowClient(tracking_uri=tracker.uri).get_experiment_by_name("dcdctl")
     assert picture in experiment.tags["mlflow.note.content"]
     failed = shown[fake_record(4).trial_id].data.tags
@@ -357,10 +358,10 @@ def test_a_server_that_is_away_is_named_without_its_password(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_thousand_runs_of_fifty_metrics_lock_nothing_and_take_no_longer_at_the_end(
+def test_a_thousand_runs_of_fifty_metrics_lock_nothing(
     storage: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Slow, minutes: one writer, 1 000 trials one by one, while somebody reads the database."""
+    """Slow, minutes: one writer, 1 000 trials, while somebody reads the database."""
     records = [fake_record(0)]
     for index in range(1, 1000):
         own = {"index": index, "trial_id": f"{index:012x}"}

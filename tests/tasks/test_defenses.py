@@ -111,7 +111,7 @@ def test_it_learns_and_is_deterministic_and_comes_back_from_disk(
     assert (guarantee is not None) == (name == "dp-sgd")
     meta = CheckpointMeta(training=spec, num_classes=3, image_size=16, guarantee=guarantee)
     loaded = load_checkpoint(Checkpoint(first, meta).save(tmp_path / "checkpoint"))
-    assert loaded.meta == meta
+    assert loaded.meta.model_copy(update={"weights_sha256": ""}) == meta
     before = Checkpoint(first, meta).classifier()
     assert torch.equal(before.logits(images), loaded.classifier().logits(images))
 
