@@ -32,9 +32,22 @@ def require_space(root: Path, spec: ExperimentSpec, selection: Selection) -> Non
     """
     images = root / "artifacts" / "images"
     needed = MARGIN if images.is_dir() else bytes_needed(spec, selection)
+    _require(root, needed)
+
+
+def require_margin(root: Path) -> None:
+    """Stop between two stages where the disk has become too full for the next.
+
+    Raises:
+        DiskFullError: it has; what was finished is kept, and the run can be resumed.
+    """
+    _require(root, MARGIN)
+
+
+def _require(root: Path, needed: int) -> None:
     free = shutil.disk_usage(root).free
     if free < needed:
         raise DiskFullError(
             f"the storage {root} has {free / 2**20:,.0f} MiB free, and this run needs about "
-            f"{needed / 2**20:,.0f}; free some, or give --storage another folder"
+            f"{needed / 2**20:,.0f}; free some and resume, or give --storage another folder"
         )

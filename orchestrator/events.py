@@ -35,6 +35,7 @@ class EventLog:
         self._path = None if run is None else run / FILE
         self._to_stdout = bool(os.environ.get(TO_STDOUT))
         self._told: dict[str, float] = {}
+        self._torn = self._path is not None and _ends_torn(self._path)
 
     def write(self, event: str, **values: Any) -> None:
         """Write one event with the time, seconds since the epoch."""
@@ -45,7 +46,8 @@ class EventLog:
         if self._path is not None:
             try:
                 with self._path.open("a") as file:
-                    file.write(f"{line}\n")
+                    file.write(f"\n{line}\n" if self._torn else f"{line}\n")
+                self._torn = False
             except OSError:
                 self._path = None  # the records are the truth, and a full disk is their matter
 
@@ -56,6 +58,18 @@ class EventLog:
             return
         self._told[name] = now
         self.write("stage", name=name, done=done, total=total, note=note)
+
+
+def _ends_torn(path: Path) -> bool:
+    """Say whether a crash left half a line, which would swallow the one that is written next."""
+    try:
+        with path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) == 0:
+                return False
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except OSError:
+        return False
 
 
 def to_stdout() -> bool:

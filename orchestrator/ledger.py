@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from orchestrator.budget import HOUR
 from orchestrator.records import TrialRecord
-from orchestrator.store import write_atomic
+from orchestrator.store import disk_errors, write_atomic
 from tasks.errors import StoreError
 from tasks.spec import Spec
 
@@ -61,6 +61,20 @@ def read_spend(run: Path) -> Spend:
             f"{path} cannot be read ({error.error_count()} errors); delete it, and what lost "
             "trials and preparation took is forgotten"
         ) from error
+
+
+def set_aside_torn(run: Path) -> Path | None:
+    """Rename a ledger that cannot be read, and return its new name; None where it can.
+
+    Only for runs without a limit: in others, what it said was spent would be spent again.
+    """
+    try:
+        read_spend(run)
+    except StoreError:
+        path = run / SPEND
+        with disk_errors(path):
+            return path.rename(path.with_name(f"{SPEND}.torn"))
+    return None
 
 
 def device_hours(record: TrialRecord, workers: int = 1, share: float = 1.0) -> float:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Literal
+
+from PIL import UnidentifiedImageError
 
 from tasks.errors import ClusterError, DcdctlError, StoreError
 
 RETRIES = 2
 """Times that a trial is run again after trouble of the machines."""
+
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+"""Numbers of the errors of a disk that running again does not mend."""
 
 Failure = Literal["machines", "storage", "trial"]
 
@@ -30,9 +36,13 @@ def classify(error: BaseException) -> Failure:
         return classify(error.cause)
     if isinstance(error, StoreError):
         return "storage"
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return "storage"
     if isinstance(error, ClusterError | RayError | ConnectionError | TimeoutError):
         return "machines"
-    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+    if isinstance(error, OSError) and not isinstance(
+        error, FileNotFoundError | UnidentifiedImageError
+    ):
         return "machines"
     return "trial"
 

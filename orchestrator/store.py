@@ -21,6 +21,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -185,6 +186,7 @@ def _make_key(path: Path, key: bytes) -> None:
                 os.fsync(file.fileno())
             with suppress(FileExistsError):
                 os.link(partial, path)
+            _sync_folder(path.parent)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -259,6 +261,7 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
         StoreError: the file cannot be written.
     """
     with disk_errors(path):
+        new = list(takewhile(lambda folder: not folder.exists(), path.parents))
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
@@ -272,7 +275,8 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
                 set_in_step(partial, remote.put(path, partial))
             os.replace(partial, path)
             if durable:
-                _sync_folder(path.parent)
+                for folder in (path.parent, *(made.parent for made in new)):
+                    _sync_folder(folder)
         finally:
             partial.unlink(missing_ok=True)
 

@@ -24,7 +24,7 @@ from clusters.embedded import IN_A_JOB, embedded_ray
 from orchestrator.adaptive import measure_adaptive, read_adaptive, sentence, still_to_measure
 from orchestrator.budget import HOUR
 from orchestrator.bundle import Bundle, scratch
-from orchestrator.disk_space import require_space
+from orchestrator.disk_space import require_margin, require_space
 from orchestrator.events import EventLog
 from orchestrator.judges import (
     Judge,
@@ -36,6 +36,7 @@ from orchestrator.judges import (
     train_judges,
     trained_judges,
 )
+from orchestrator.ledger import set_aside_torn
 from orchestrator.placement import Placement, capacity_now, enough_capacity, options, place
 from orchestrator.progress import Display, TrialProgress
 from orchestrator.publisher import publish, start_publisher
@@ -112,6 +113,9 @@ def run_sweep(
         if mode == "resume":
             for name in set_aside(run, failed=retry_failed):
                 display.line(f"  set aside, and run again     {name.parent.name}/{name.name}")
+            limited = (spec.compute.max_hours, spec.compute.max_cost) != (None, None)
+            if not limited and (torn := set_aside_torn(run)) is not None:
+                display.line(f"  set aside, its hours unknown {torn.name}")
         _enter(store, run, mode, total)
         write_atomic(run / "spec.json", spec.model_dump_json(indent=2) + "\n")
         records = records_of(run)
@@ -170,10 +174,9 @@ def run_fingerprint(spec: ExperimentSpec, selection: Selection) -> str:
 
 
 def _enter(store: Store, run: Path, mode: Mode, total: int) -> None:
-    done = len(records_of(run)) if run.exists() else 0
     if mode == "fresh" and run.exists():
-        store.set_aside(run)
-    elif mode == "new" and (run / "spec.json").exists() and done < total:
+        store.set_aside(run)  # unread: a torn record is no reason to keep it
+    elif mode == "new" and (run / "spec.json").exists() and (done := len(records_of(run))) < total:
         raise UnfinishedRunError(
             f"this experiment has {done} of {total} trials in {run}; add --resume to go on with "
             "them, or --fresh to set them aside and start over"
@@ -223,6 +226,7 @@ def _run_trials(
         selection = choose(spec, store, display.stage)
         world = prepare_world(spec, store, selection, display.stage)
         prior, prior_key = prepare_prior(spec, store, selection, display.stage)
+    require_margin(store.root)
     judged_by = fingerprint([protocol_key(spec, world), prior_key])
     _write_examples(run, world)
 
@@ -271,6 +275,7 @@ def _run_trials(
     spending.count(spec, run)
     if queue.schedule.over_budget or (_unfinished(spec, run) and not spending.left):
         return spending.note(run, total)
+    require_margin(store.root)
     there = capacity_now()
     devices = there.gpus or there.cpus
     # Their tasks fill the cluster, so all of it is counted for as long as they take.

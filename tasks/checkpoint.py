@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from tasks.classifiers import TorchClassifier, build_model
@@ -61,22 +61,33 @@ class Checkpoint:
         )
 
     def save(self, folder: Path) -> Path:
-        """Write the files into `folder` and return it."""
+        """Write the files into `folder` and return it.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.contiguous() for name, value in self.module.state_dict().items()}
-        # Beside it first: a kill leaves what was there before, or weights that the digest disowns.
-        partial = folder / ".model.safetensors.partial"
-        save_file(weights, partial)
-        digest = _sha256(partial)
-        partial.replace(folder / "model.safetensors")
+        # A kill leaves what was there before, or weights that the digest disowns. Written by us,
+        # since safetensors' own error for a full disk does not say in its type that it is one.
+        data = save(weights)
+        _write_whole(folder / "model.safetensors", data)
         if self.output is not None:
-            save_file(self.output.state_dict(), folder / OUTPUT)
-        meta = self.meta.model_copy(update={"weights_sha256": digest})
+            _write_whole(folder / OUTPUT, save(self.output.state_dict()))
+        meta = self.meta.model_copy(update={"weights_sha256": hashlib.sha256(data).hexdigest()})
         text = json.dumps(meta.model_dump(mode="json"), indent=2)
-        partial = folder / ".meta.json.partial"
-        partial.write_text(text + "\n")
-        partial.replace(folder / "meta.json")
+        _write_whole(folder / "meta.json", f"{text}\n".encode())
         return folder
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file that appears under its name when all of it is written."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

@@ -47,3 +47,15 @@ def test_a_job_prints_events_and_nothing_else(
     events = [json.loads(line.removeprefix(PREFIX)) for line in printed]
     assert [event["event"] for event in events] == ["line", "stage"]
     assert events[0]["text"] == "a line"
+
+
+def test_half_a_line_that_a_crash_left_does_not_swallow_the_next(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text('{"event": "start", "slots": 1}\n{"event": "beg')
+    log = EventLog(tmp_path)
+    log.write("start", slots=2)
+    log.write("begin", index=1, trial_id="abc")
+    found = read_events(tmp_path)
+    assert found.slots == 2
+    assert [one.trial_id for one in found.begun] == ["abc"]
+    EventLog(tmp_path).write("end")
+    assert "" not in (tmp_path / FILE).read_text().splitlines()

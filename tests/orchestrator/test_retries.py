@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from PIL import UnidentifiedImageError
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from orchestrator.retries import classify, sentence
@@ -22,6 +24,9 @@ from tasks.errors import ClusterError, DiskFullError, NonFiniteLossError, Traini
         (ZeroDivisionError("a bug"), "trial"),
         (FileNotFoundError("a setting names no file"), "trial"),
         (DiskFullError("full"), "storage"),
+        (OSError(errno.ENOSPC, "full"), "storage"),
+        (PermissionError(errno.EACCES, "not yours"), "storage"),
+        (UnidentifiedImageError("not a picture"), "trial"),
         (ClusterError("a worker died"), "machines"),
         (ConnectionResetError("gone"), "machines"),
         (TimeoutError("slow"), "machines"),

@@ -12,9 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.disk_space import require_margin
+from orchestrator.ledger import SPEND, Ledger, set_aside_torn
 from orchestrator.records import TrialRecord
+from orchestrator.retries import classify
 from orchestrator.store import Store, records_of, set_aside, stage, write_atomic
+from orchestrator.sweep import _enter
+from tasks.checkpoint import Checkpoint, CheckpointMeta
+from tasks.classifiers import build_model
+from tasks.draws import Draws
 from tasks.errors import DiskFullError, StorageLockedError, StoreError
+from tasks.training_spec import TrainingSpec
 from tests.orchestrator.fake_run import fake_records, write_fake_run
 
 
@@ -66,6 +74,23 @@ def test_a_damaged_record_is_one_sentence_and_is_set_aside_on_resume(tmp_path: P
     assert aside.name == "record.json.torn"
     assert records_of(tmp_path / "run") == []
     assert set_aside(tmp_path / "run") == []
+
+
+def test_fresh_sets_a_run_with_a_damaged_record_aside(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    record = store.run("fp") / "trials" / "x" / "record.json"
+    write_atomic(record, "{")
+    _enter(store, store.run("fp"), "fresh", 3)
+    (aside,) = (tmp_path / "runs").glob("fp.*")
+    assert (aside / "trials" / "x" / "record.json").read_text() == "{"
+    assert list(store.run("fp").iterdir()) == []
+
+
+def test_a_damaged_ledger_is_set_aside(tmp_path: Path) -> None:
+    assert set_aside_torn(tmp_path) is None
+    (tmp_path / SPEND).write_text("")
+    assert set_aside_torn(tmp_path) == tmp_path / "spend.json.torn"
+    assert Ledger(tmp_path).spend.lost == 0
 
 
 def test_failed_records_are_set_aside_when_asked(tmp_path: Path) -> None:
@@ -156,6 +181,22 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half(tiny_disk: Path) ->
         write_atomic(tiny_disk / "record.json", b"x" * 200_000)
     assert (tiny_disk / "record.json").read_text() == "kept"
     assert [p.name for p in tiny_disk.iterdir()] == ["record.json"]
+
+
+def test_a_disk_that_became_full_is_said_between_stages(tiny_disk: Path, tmp_path: Path) -> None:
+    require_margin(tmp_path)
+    with pytest.raises(DiskFullError, match="0 MiB free, .* free some and resume"):
+        require_margin(tiny_disk)
+
+
+def test_a_checkpoint_on_a_full_disk_is_the_storage_s_fault(tiny_disk: Path) -> None:
+    """The weights' format has an error of its own for it, which would make a failed record."""
+    spec = TrainingSpec(width=64)
+    meta = CheckpointMeta(training=spec, num_classes=4, image_size=16)
+    with pytest.raises(OSError, match="No space left") as error:
+        Checkpoint(build_model(spec, 4, Draws(0)), meta).save(tiny_disk)
+    assert classify(error.value) == "storage"
+    assert list(tiny_disk.iterdir()) == []
 
 
 def test_a_storage_that_is_a_file_or_read_only_is_one_sentence(tmp_path: Path) -> None:
