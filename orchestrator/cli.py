@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import typer
 
-from orchestrator.cluster_cli import Cluster, Detach, Down, Insecure, run_there
+from orchestrator.cluster_cli import Cluster, Detach, Down, Insecure, refuse_alone, run_there
 from orchestrator.cluster_cli import register as register_cluster
 from orchestrator.completion import run_folders
 from orchestrator.failure import Command
@@ -128,6 +128,7 @@ def sweep(
         raise typer.BadParameter("--resume keeps the earlier trials and --fresh sets them aside")
     if retry_failed and not resume:
         raise typer.BadParameter("--retry-failed goes with --resume")
+    refuse_alone(cluster, detach=detach, down=down, insecure_cluster=insecure)
     from orchestrator.sweep import run_sweep
 
     spec = _load(config, _limited(assignments, max_hours, max_cost), storage, seed)
@@ -147,6 +148,7 @@ def sweep(
             detach=detach,
             take_down=down,
             insecure=insecure,
+            retry_failed=retry_failed,
         )
         for report_file in reports:
             typer.echo(f"Report: {report_file}")
@@ -196,6 +198,7 @@ def compare(
         dcdctl compare a.yaml b.yaml
         dcdctl compare .dcdctl/runs/3c4a659d6c0e .dcdctl/runs/71b22ce0a4d9
     """
+    refuse_alone(cluster, detach=detach, down=down, insecure_cluster=insecure)
     from orchestrator.compare import compare_runs, run_comparison
 
     named = paths or []

@@ -65,26 +65,60 @@ def run_there(
     detach: bool,
     take_down: bool,
     insecure: bool,
+    retry_failed: bool = False,
 ) -> list[Path]:
-    """Run a command on a cluster, and return the reports; with `detach`, return at once."""
+    """Run a command on a cluster, and return the reports; with `detach`, return at once.
+
+    Raises:
+        SpecError: photos are in a folder that no node can see.
+        ClusterError: the cluster cannot be used; it is left as it is.
+        JobFailedError: the job failed; with `take_down` the cluster is down all the same.
+    """
+    from clusters.cluster_file import Existing, read_cluster
     from clusters.lifecycle import bring_down, open_cluster
-    from orchestrator.cluster_run import local_root, submit
+    from orchestrator.cluster_run import JobFailedError, check_data, local_root, submit
     from orchestrator.progress import Display
 
+    if take_down and detach:
+        raise typer.BadParameter("--down waits for the end and --detach does not; name one")
+    if take_down and isinstance(read_cluster(where), Existing):
+        raise typer.BadParameter(
+            f"--down: {where} stands without dcdctl; take it down where it was started"
+        )
     root = local_root(specs[0])
     display = Display(console)
+    if (warning := check_data(specs)) is not None:
+        display.line(warning)
+    failed: JobFailedError | None = None
+    reports: list[Path] = []
     with open_cluster(where, insecure=insecure, say=display.line) as handle:
-        job = submit(handle, where, command, specs, mode, root)
+        job = submit(handle, where, command, specs, mode, root, retry_failed=retry_failed)
         display.line(f"job {job.job_id} on {handle.name}")
         if detach:
             display.line(
                 f"Come back:  {_come_back(job, root)}\nStop it:    dcdctl cancel {job.job_id}"
             )
             return []
-        reports = _follow(handle, job, root, display)
+        try:
+            reports = _follow(handle, job, root, display)
+        except JobFailedError as error:
+            failed = error  # the job is over and its results are here: nobody needs the machines
     if take_down:
         bring_down(where, say=display.line)
+    if failed is not None:
+        raise failed
     return reports
+
+
+def refuse_alone(cluster: str | None, **options: bool) -> None:
+    """Refuse options that say nothing without `--cluster`, so that none is passed over in silence.
+
+    Raises:
+        BadParameter: one is given, and no cluster.
+    """
+    for name, given in options.items():
+        if given and cluster is None:
+            raise typer.BadParameter(f"--{name.replace('_', '-')} goes with --cluster")
 
 
 def _follow(handle: Any, job: SentJob, root: Path, display: Any) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 import tempfile
 import time
@@ -22,13 +23,16 @@ from orchestrator.progress import Display
 from orchestrator.shipping import START, pack_code, pack_request
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store, write_atomic
-from tasks.errors import ClusterError, DcdctlError, StoreError
+from tasks.errors import ClusterError, DcdctlError, SpecError, StoreError
 from tasks.spec import Spec
 
 if TYPE_CHECKING:
     from clusters.handle import ClusterHandle
 
 Command = Literal["sweep", "compare"]
+
+_RUN = re.compile(r"[0-9a-f]{12}")
+"""A run's name is its fingerprint; a path in its place could lead anywhere on this machine."""
 
 THERE = "~/.dcdctl"
 """Storage on the head node of an experiment whose storage is a folder here."""
@@ -71,6 +75,8 @@ def submit(
     specs: Sequence[ExperimentSpec],
     mode: str,
     root: Path,
+    *,
+    retry_failed: bool = False,
 ) -> SentJob:
     """Send code and experiments to a cluster, and have it begin.
 
@@ -81,6 +87,7 @@ def submit(
         specs: the experiments.
         mode: as for a sweep.
         root: storage of this machine that remembers the job.
+        retry_failed: as for a sweep.
 
     Raises:
         ClusterError: the cluster does not take it.
@@ -94,7 +101,9 @@ def submit(
     with tempfile.TemporaryDirectory(prefix="dcd-ship-") as scratch:
         folder = Path(scratch)
         pack_code(folder)
-        pack_request(folder, command, [_there(spec) for spec in specs], mode)
+        pack_request(
+            folder, command, [_there(spec) for spec in specs], mode, retry_failed=retry_failed
+        )
         write_atomic(root / "jobs" / f"{job.job_id}.json", job.model_dump_json(indent=2) + "\n")
         env = {**WORKER_ENV, "RAY_USAGE_STATS_ENABLED": "0"}
         Jobs(handle).submit(f"sh {START}", folder, env, job.job_id)
@@ -106,6 +115,40 @@ def _there(spec: ExperimentSpec) -> ExperimentSpec:
     if urlsplit(spec.storage).scheme not in ("", "file"):
         return spec
     return spec.model_copy(update={"storage": THERE})
+
+
+def check_data(specs: Sequence[ExperimentSpec]) -> str | None:
+    """Say what the nodes have to see before an experiment is sent to them.
+
+    Photos do not travel with the code. The sentences name no path: people's names are in them.
+
+    Returns:
+        A sentence for the person where data is a folder, which the nodes may or may not see.
+
+    Raises:
+        SpecError: a folder is named relative to this machine's working folder, which no node has.
+    """
+    said = None
+    for spec in specs:
+        if spec.data.kind != "folder":
+            continue
+        roots = {"data.root": spec.data.root}
+        if spec.data.public_from is not None:
+            roots["data.public_from.root"] = spec.data.public_from.root
+        for key, root in roots.items():
+            if urlsplit(root).scheme not in ("", "file"):
+                continue
+            if not root.startswith(("/", "~", "file:")):
+                raise SpecError(
+                    f"{key} is relative to a folder of this machine, and photos are not sent to a "
+                    "cluster; name the absolute path under which its nodes see them, or an s3:// "
+                    "URI"
+                )
+            said = said or (
+                f"{key} is a folder, and photos are not sent: the cluster's nodes have to see them "
+                "under the same path, else name an s3:// URI"
+            )
+    return said
 
 
 def local_root(spec: ExperimentSpec) -> Path:
@@ -151,6 +194,11 @@ def follow(handle: ClusterHandle, job: SentJob, root: Path, display: Display) ->
             case {"event": "stage", "name": str(name), "done": int(done), "total": int(total)}:
                 display.stage(name, done, total, str(event.get("note", "")))
             case {"event": "file", "run": str(run), "path": str(path), "data": str(data)}:
+                if not _RUN.fullmatch(run):
+                    raise ClusterError(
+                        f"the job sent a file for a run {run[:80]!r}, which is no run's name; "
+                        "nothing was written"
+                    )
                 parts.setdefault((run, path), []).append(data)
                 if event.get("last"):
                     _keep(root / "runs" / run, path, "".join(parts.pop((run, path))))

@@ -62,7 +62,12 @@ def _run(asked: dict[str, Any]) -> Iterator[tuple[Path, bool]]:
         if asked["command"] == "compare":
             spec = comparing(spec, spec.seed)
         try:
-            run_sweep(spec, mode=asked["mode"], console=Console(quiet=True))
+            run_sweep(
+                spec,
+                mode=asked["mode"],
+                console=Console(quiet=True),
+                retry_failed=asked["retry_failed"],
+            )
         except FailedTrialsError as error:
             failed = error
         yield run_folder(spec), spec.data.kind == "builtin"

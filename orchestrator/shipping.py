@@ -39,7 +39,14 @@ def pack_code(folder: Path) -> None:
     (folder / START).write_text(_START)
 
 
-def pack_request(folder: Path, command: str, specs: list[ExperimentSpec], mode: str) -> None:
+def pack_request(
+    folder: Path,
+    command: str,
+    specs: list[ExperimentSpec],
+    mode: str,
+    *,
+    retry_failed: bool = False,
+) -> None:
     """Write what is to be done; it travels as a file, so that no name is on a command line.
 
     Args:
@@ -47,10 +54,12 @@ def pack_request(folder: Path, command: str, specs: list[ExperimentSpec], mode: 
         command: sweep or compare.
         specs: the experiments.
         mode: as for a sweep.
+        retry_failed: as for a sweep.
     """
     asked = {
         "command": command,
         "specs": [spec.model_dump(mode="json") for spec in specs],
         "mode": mode,
+        "retry_failed": retry_failed,
     }
     (folder / REQUEST).write_text(json.dumps(asked))

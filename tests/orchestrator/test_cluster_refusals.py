@@ -1,0 +1,135 @@
+"""What `--cluster` refuses before anything runs, and what it does when a job failed."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner
+
+from clusters.handle import ClusterHandle
+from orchestrator import cluster_cli, cluster_run
+from orchestrator.cli import app
+from orchestrator.cluster_run import Followed, JobFailedError, SentJob, check_data, follow
+from orchestrator.config import load_spec
+from orchestrator.events import PREFIX
+from orchestrator.progress import Display
+from orchestrator.shipping import REQUEST, pack_request
+from orchestrator.spec import ExperimentSpec
+from tasks.errors import ClusterError, SpecError
+
+RUN = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"})
+HANDLE = ClusterHandle("lab", "http://127.0.0.1:9", None, "127.0.0.1")
+ONPREM = "cluster_name: lab\nprovider: {type: local, head_ip: 127.0.0.1}\nauth: {ssh_user: ray}\n"
+
+
+def photos(root: str) -> ExperimentSpec:
+    shares = "private: 4, surrogates: 2, public: 2"
+    return load_spec(None, [f"data={{kind: folder, root: {root!r}, {shares}}}"])
+
+
+def sent() -> SentJob:
+    return SentJob(job_id="j", where="w", command="sweep", specs=(load_spec(None, []),))
+
+
+@pytest.mark.parametrize("run", ["../../stolen", "/tmp/stolen", "..", "", "a" * 12 + "/../b"])
+def test_a_runs_name_that_is_a_path_is_refused(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = base64.b64encode(b"x").decode()
+    event = {"event": "file", "run": run, "path": "key", "data": data, "last": True}
+
+    class Dishonest:
+        def __init__(self, handle: ClusterHandle) -> None:
+            """Answer in the place of a cluster."""
+
+        def follow(self, job_id: str) -> Iterator[str]:
+            yield PREFIX + json.dumps(event)
+
+    monkeypatch.setattr(cluster_run, "Jobs", Dishonest)
+    storage = tmp_path / "a" / "b" / "storage"
+    with pytest.raises(ClusterError, match="no run's name"):
+        follow(HANDLE, sent(), storage, Display(Console(quiet=True)))
+    assert list(tmp_path.rglob("key")) == []
+
+
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[str]:
+    """Run a job that fails on a cluster that is only a name; return what was taken down."""
+    down: list[str] = []
+
+    @contextmanager
+    def opened(where: str, **_: Any) -> Iterator[ClusterHandle]:
+        yield HANDLE
+
+    monkeypatch.setattr("clusters.lifecycle.open_cluster", opened)
+    monkeypatch.setattr("clusters.lifecycle.bring_down", lambda where, **_: down.append(where))
+    monkeypatch.setattr(cluster_run, "submit", lambda *_, **__: sent())
+    lost = Followed(error=("1 of 3 trials failed", 8))
+    monkeypatch.setattr(cluster_run, "follow", lambda *_: lost)
+    file = tmp_path / "lab.yaml"
+    file.write_text(ONPREM)
+    spec = load_spec(None, [f"storage={tmp_path}/storage"])
+    asked = {"detach": False, "take_down": True, "insecure": False} | options
+    with pytest.raises(JobFailedError, match="1 of 3") as caught:
+        cluster_cli.run_there(str(file), "sweep", [spec], "new", Console(quiet=True), **asked)
+    assert caught.value.exit_code == 8
+    return down
+
+
+def test_a_failed_job_does_not_keep_the_cluster_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert there(tmp_path, monkeypatch) == [str(tmp_path / "lab.yaml")]
+
+
+def test_a_cluster_stays_up_unless_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert there(tmp_path, monkeypatch, take_down=False) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "detach", "said"),
+    [("lab.yaml", True, "--detach does not"), ("http://127.0.0.1:9", False, "stands without")],
+)
+def test_down_is_refused_where_it_cannot_be_done(where: str, detach: bool, said: str) -> None:
+    with pytest.raises(typer.BadParameter, match=said):
+        cluster_cli.run_there(
+            where,
+            "sweep",
+            [load_spec(None, [])],
+            "new",
+            Console(quiet=True),
+            detach=detach,
+            take_down=True,
+            insecure=False,
+        )
+
+
+@pytest.mark.parametrize("command", ["sweep", "compare"])
+@pytest.mark.parametrize("option", ["--detach", "--down", "--insecure-cluster"])
+def test_options_of_a_cluster_need_one(command: str, option: str) -> None:
+    found = RUN.invoke(app, [command, option])
+    assert found.exit_code == 2
+    assert f"{option} goes with --cluster" in found.output
+
+
+def test_photos_have_to_be_where_the_nodes_see_them() -> None:
+    assert check_data([load_spec(None, [])]) is None
+    assert check_data([photos("s3://bucket/faces")]) is None
+    said = check_data([photos("/home/erika-mustermann/photos")])
+    assert said is not None
+    assert "same path" in said
+    assert "mustermann" not in said
+    with pytest.raises(SpecError, match=r"data\.root is relative"):
+        check_data([photos("erika-mustermann")])
+
+
+def test_failed_trials_that_are_to_run_again_are_told_of_there(tmp_path: Path) -> None:
+    pack_request(tmp_path, "sweep", [load_spec(None, [])], "resume", retry_failed=True)
+    assert json.loads((tmp_path / REQUEST).read_text())["retry_failed"] is True
