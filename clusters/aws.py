@@ -51,6 +51,7 @@ def aws_faults(cluster: RayFile) -> list[str]:
     except ImportError:
         return ["provider aws needs `pip install boto3`"]
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    from botocore.parsers import ResponseParserError
 
     try:
         if boto3.Session().get_credentials() is None:
@@ -62,7 +63,7 @@ def aws_faults(cluster: RayFile) -> list[str]:
         code = str(error.response.get("Error", {}).get("Code"))
         why = _REFUSED.get(code, f"AWS refuses ({code}); check the credentials and the region")
         return [f"provider.region={_region(cluster)!r}: {why}"]
-    except (BotoCoreError, ValueError) as error:
+    except (BotoCoreError, ResponseParserError, ValueError) as error:
         return [_unreachable(cluster, error)]
 
 

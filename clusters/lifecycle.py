@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import secrets
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -45,7 +44,7 @@ def open_cluster(
 ) -> Iterator[ClusterHandle]:
     """Join a cluster, after bringing it up where `where` is a cluster file of Ray's.
 
-    One that is up already is joined as it is: `ray up` would end the jobs that run there. The cluster
+    One that is up already is joined as it is: `ray up` would end the jobs that run there. It
     stays up afterwards.
 
     Args:
@@ -61,14 +60,19 @@ def open_cluster(
     """
     cluster = read_cluster(where)
     if isinstance(cluster, RayFile):
+        own_token()
+        refuse(cluster, insecure=insecure, here=True)
         if stands(cluster):
-            say(f"{cluster.name} is up already")
+            say(f"{cluster.name} is up already, and is used as it is")
         else:
             bring_up(cluster, deadline_s=deadline_s, insecure=insecure, say=say)
         say("waiting for the job server of the head")
     with joined(where, insecure=insecure) as handle:
         if isinstance(cluster, RayFile):
-            _until_nodes(handle, cluster.first_nodes, say)
+            try:
+                _until_nodes(handle, cluster.first_nodes, say)
+            except KeyboardInterrupt:
+                raise _interrupted(cluster, _left(cluster)) from None
         yield handle
 
 
@@ -113,15 +117,15 @@ def stands(cluster: RayFile) -> bool:
     return True
 
 
-def _known_head(cluster: RayFile) -> str:
-    """Return where a head is, or would be; nothing where that needs `ray up` to be known."""
+def _known_head(cluster: RayFile) -> str | None:
+    """Return where a head is, or would be; empty where there is none, None where Ray has to say."""
     provider = cluster.config["provider"]
     if cluster.provider == "local":
         return str(provider.get("external_head_ip") or provider["head_ip"])
     if cluster.provider == "aws":
         with suppress(Exception):  # what keeps AWS from answering is said when it is asked next
             return next((m.address for m in machines(cluster) if m.kind == "head"), "")
-    return ""
+    return None
 
 
 def _handle(way: Tunnel) -> ClusterHandle:
@@ -277,12 +281,16 @@ def bring_up(
             raise ClusterError(f"{error}; and {more}") from error
         raise ClusterError(f"{error}; what was started is down again") from error
     except KeyboardInterrupt:
-        left = _left(cluster)
-        stays = f"{_listed(left)} may stay up" if left else "nothing of it was seen running"
-        raise KeyboardInterrupt(
-            f"interrupted while {cluster.name} was coming up; {stays}: take it down with dcdctl "
-            f"cluster down {cluster.path}, or go on with the same command"
-        ) from None
+        raise _interrupted(cluster, _left(cluster)) from None
+
+
+def _interrupted(cluster: RayFile, left: list[str]) -> KeyboardInterrupt:
+    """Return what ends a command that was stopped while its cluster came up."""
+    stays = f"still up: {_listed(left)}" if left else "nothing of it was seen running"
+    return KeyboardInterrupt(
+        f"interrupted while {cluster.name} was coming up; {stays}. Take it down with dcdctl cluster "
+        f"down {cluster.path}, or go on with the same command"
+    )
 
 
 def _left(cluster: RayFile) -> list[str]:
@@ -308,13 +316,13 @@ def head_of(cluster: RayFile) -> str:
     """
     if found := _known_head(cluster):
         return found
+    bring = f"bring it up: dcdctl cluster up {cluster.path}"
+    if found == "":
+        raise ClusterError(f"{cluster.name} has no head that runs; {bring}")
     out = run_ray("get-head-ip", str(cluster.path), deadline_s=60)
     seen = re.findall(r"^\d+\.\d+\.\d+\.\d+$", out.stdout, re.MULTILINE)
     if out.returncode or not seen:
-        raise ClusterError(
-            f"{cluster.name} has no head that runs ({reason(out.stdout)}); bring it up: dcdctl "
-            f"cluster up {cluster.path}"
-        )
+        raise ClusterError(f"{cluster.name} has no head that runs ({reason(out.stdout)}); {bring}")
     return str(seen[-1])
 
 

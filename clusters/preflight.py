@@ -1,7 +1,7 @@
 """What is looked at before a cluster is brought up, so that what cannot work is said at once.
 
-`ray up` asks a machine that does not answer again for a quarter of an hour, and one that it is not let
-into just as long. The same questions, asked first and of all machines at the same time, take seconds.
+`ray up` asks a machine that does not answer again for a quarter of an hour, and one that it is not
+let into just as long. The same questions, asked of all machines at once, take seconds.
 """
 
 from __future__ import annotations
@@ -50,9 +50,7 @@ for name in %s if metadata else ():
         pass
 print("DCDCTL " + json.dumps(found))
 """
-_EXAMPLES = re.compile(
-    r"198\.51\.100\.\d+|[a-z]+-0123456789abcdef0|\b123456789012\b|\bmy-project\b"
-)
+_EXAMPLES = re.compile(r"198\.51\.100\.\d+|[a-z]+-0123456789abcdef0|\bmy-project\b")
 _INSTALLS = re.compile(r"\b(install|conda|uv|poetry|apt|dnf|yum|mamba|module load)\b")
 
 
@@ -66,23 +64,33 @@ def look(cluster: RayFile, *, insecure: bool = False) -> list[str]:
     Returns:
         What cannot work, a sentence each; nothing where all is well.
     """
-    here = list(_here(cluster, insecure=insecure))
-    if here:
+    if here := own_faults(cluster, insecure=insecure):
         return here
     if cluster.provider == "local":
         return hosts_faults(cluster)
     return aws_faults(cluster) if cluster.provider == "aws" else list(_gcp(cluster))
 
 
-def refuse(cluster: RayFile, *, insecure: bool = False) -> None:
-    """Raise ClusterError where a cluster cannot come up."""
-    if found := look(cluster, insecure=insecure):
+def refuse(cluster: RayFile, *, insecure: bool = False, here: bool = False) -> None:
+    """Raise ClusterError where a cluster cannot come up.
+
+    Args:
+        cluster: the file.
+        insecure: its nodes may go without a token.
+        here: look at the file and at this machine alone.
+    """
+    found = own_faults(cluster, insecure=insecure) if here else look(cluster, insecure=insecure)
+    if found:
         more = f" (and {len(found) - 1} more: dcdctl cluster render --check)" if found[1:] else ""
         raise ClusterError(f"{cluster.path}: {found[0]}{more}")
 
 
+def own_faults(cluster: RayFile, *, insecure: bool) -> list[str]:
+    """Return what is wrong with the file, and on this machine; nobody else is asked."""
+    return list(_here(cluster, insecure=insecure))
+
+
 def _here(cluster: RayFile, *, insecure: bool) -> Iterator[str]:
-    """Yield what is wrong on this machine, and in the file itself."""
     config = cluster.config
     for number, line in enumerate(cluster.path.read_text().splitlines(), 1):
         if not line.lstrip().startswith("#") and (found := _EXAMPLES.search(line)):
@@ -113,7 +121,7 @@ def _here(cluster: RayFile, *, insecure: bool) -> Iterator[str]:
 
 
 def hosts_faults(cluster: RayFile) -> list[str]:
-    """Ask all machines of provider local at the same time; return a sentence for each that fails."""
+    """Ask all machines of provider local at once; return a sentence for each that cannot work."""
     provider = cluster.config["provider"]
     outside = provider.get("external_head_ip") or provider["head_ip"]
     places = {str(outside): "provider.head_ip"}
@@ -158,11 +166,8 @@ def unlike(there: dict[str, Any], wanted: dict[str, str]) -> str:
             "minor version on both"
         )
     packages: dict[str, str] = there["packages"]
-    if packages.get("ray") != wanted["ray"]:
-        return (
-            f"it has Ray {packages.get('ray', 'nowhere')}, and here it is {wanted['ray']}; install "
-            "the same on both"
-        )
+    if packages.get("ray", wanted["ray"]) != wanted["ray"]:
+        return f"it has Ray {packages['ray']}, and here it is {wanted['ray']}; install the same on both"
     if lacking := sorted(set(wanted) - set(packages)):
         return f"its Python lacks {', '.join(lacking)}; install there what is installed here"
     return ""

@@ -56,6 +56,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 def reason(output: str) -> str:
     """Return the line of an output that says most: the last error, else the last line."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
+    plain = re.sub(r"(?m)^\d{4}-\S+ \S+\s+[A-Z]+ \w+\.py:\d+ -- ", "", plain)
     lines = [line.strip() for line in plain.splitlines() if line.strip(" !\t")]
     errors = [line for line in lines if re.search(r"error|denied|refused|fail", line, re.I)]
     return (errors or lines or ["it said nothing"])[-1][:300]

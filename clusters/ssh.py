@@ -1,7 +1,8 @@
-"""The way to a node: SSH as Ray goes it, a tunnel to the head's dashboard, and what refusals mean."""
+"""The way to a node: SSH as Ray goes it, a tunnel to the dashboard, and what a refusal means."""
 
 from __future__ import annotations
 
+import shlex
 import socket
 import subprocess
 import tempfile
@@ -83,10 +84,10 @@ def ask(cluster: RayFile, host: str, command: str, *, deadline_s: float, text: s
         deadline_s: seconds that it may take.
         text: its standard input.
     """
-    import shlex
-
     words = ssh_words(cluster, host)
-    words.append(f"bash --login -c -i {shlex.quote(command)}")
+    # Where ~/.profile does not read ~/.bashrc, Ray reads it all the same.
+    inside = f"source ~/.bashrc 2>/dev/null; {command}"
+    words.append(f"bash --login -c -i {shlex.quote(inside)}")
     try:
         done = subprocess.run(
             words, input=text, capture_output=True, text=True, timeout=deadline_s, check=False
@@ -154,8 +155,8 @@ def tunnel(cluster: RayFile, head: str) -> Iterator[Tunnel]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     forward = f"127.0.0.1:{port}:127.0.0.1:{DASHBOARD_PORT}"
-    # `cat` instead of -N: it ends with its standard input, so that the tunnel ends with this process
-    # however that ends.
+    # `cat` instead of -N: it ends with its standard input, so that the tunnel ends with this
+    # process however that ends.
     words = [*ssh_words(cluster, head, "-L", forward), "cat"]
     with tempfile.TemporaryFile() as said:
         try:

@@ -58,8 +58,8 @@ def stop_hosts(cluster: RayFile, say: Callable[[str], None]) -> None:
     ]
     if left:
         raise ClusterError(
-            f"{cluster.name} may still run on {len(left)} of {len(hosts)} machines; {left[0]}; then "
-            "repeat the command, or run `ray stop --force` there"
+            f"{cluster.name} may still run on {len(left)} of {len(hosts)} machines; {left[0]}; "
+            "then repeat the command, or run `ray stop --force` there"
         )
 
 
