@@ -288,8 +288,8 @@ def _interrupted(cluster: RayFile, left: list[str]) -> KeyboardInterrupt:
     """Return what ends a command that was stopped while its cluster came up."""
     stays = f"still up: {_listed(left)}" if left else "nothing of it was seen running"
     return KeyboardInterrupt(
-        f"interrupted while {cluster.name} was coming up; {stays}. Take it down with dcdctl cluster "
-        f"down {cluster.path}, or go on with the same command"
+        f"interrupted while {cluster.name} was coming up; {stays}. Take it down with dcdctl "
+        f"cluster down {cluster.path}, or go on with the same command"
     )
 
 

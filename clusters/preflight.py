@@ -167,7 +167,8 @@ def unlike(there: dict[str, Any], wanted: dict[str, str]) -> str:
         )
     packages: dict[str, str] = there["packages"]
     if packages.get("ray", wanted["ray"]) != wanted["ray"]:
-        return f"it has Ray {packages['ray']}, and here it is {wanted['ray']}; install the same on both"
+        own = wanted["ray"]
+        return f"it has Ray {packages['ray']}, and here it is {own}; install the same on both"
     if lacking := sorted(set(wanted) - set(packages)):
         return f"its Python lacks {', '.join(lacking)}; install there what is installed here"
     return ""
