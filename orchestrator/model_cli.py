@@ -70,10 +70,10 @@ def attack(
 
 def landscape(
     run: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="RUN",
-            help="A run's folder, as sweep names it.",
+            help="A run's folder, its name or a start of that, or its s3:// address.",
             autocompletion=run_folders,
         ),
     ],
@@ -83,6 +83,9 @@ def landscape(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Of each target and kind.")] = 8,
     probes: Annotated[int, typer.Option(min=1, help="Of the trace, for each image.")] = 8,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URI", help="Where the runs are; else .dcdctl.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure loss and curvature around targets and surrogates: did the levers work as meant?
@@ -91,5 +94,7 @@ def landscape(
         dcdctl landscape .dcdctl/runs/3c4a659d6c0e
     """
     from orchestrator.landscape import landscape as measure
+    from orchestrator.open_run import open_run
 
-    show(measure(run, console_for(as_json), trial=trial, images=images, probes=probes), as_json)
+    folder = open_run(run, storage, weights=True)
+    show(measure(folder, console_for(as_json), trial=trial, images=images, probes=probes), as_json)

@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from orchestrator.find_run import Driver, age_in_words, driver_of, last_written
+from orchestrator.open_run import shown_path
 from orchestrator.pareto import find_control, recommend
 from orchestrator.record_cache import RecordCache
 from orchestrator.records import Rate, TrialRecord
@@ -257,7 +258,7 @@ def _sentence(run: Path, state: State, driver: Driver | None, silent_for: float)
         return f"running: {driver.who}{seen}, wrote last {ago}"
     if state == "finished":
         return f"finished {ago}"
-    again = f"go on with: dcdctl sweep {run} --resume"
+    again = f"go on with: dcdctl sweep {shown_path(run)} --resume"
     if state == "silent" and driver is not None:
         return f"silent: {driver.who} wrote last {ago}; if it is gone, {again}"
     if driver is not None:

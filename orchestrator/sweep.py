@@ -37,6 +37,8 @@ from orchestrator.judges import (
     trained_judges,
 )
 from orchestrator.ledger import set_aside_torn
+from orchestrator.next_commands import next_commands
+from orchestrator.open_run import shown_path
 from orchestrator.placement import Placement, capacity_now, enough_capacity, options, place
 from orchestrator.progress import Display, TrialProgress
 from orchestrator.publisher import publish, start_publisher
@@ -147,9 +149,9 @@ def run_sweep(
         records=tuple(records),
         resumed=before,
         seconds=round(time.monotonic() - started, 1),
-        verdict=summarise(spec, records, str(run)).verdict,
+        verdict=summarise(spec, records, shown_path(run)).verdict,
         adaptive=sentence(read_adaptive(run), records),
-        next_commands=tuple(_next_commands(spec, run, records)),
+        next_commands=tuple(next_commands(spec, run, records, tracker.page if tracker else None)),
     )
     failed = [record for record in records if record.status == "failed"]
     if note is not None:
@@ -178,8 +180,8 @@ def _enter(store: Store, run: Path, mode: Mode, total: int) -> None:
         store.set_aside(run)  # unread: a torn record is no reason to keep it
     elif mode == "new" and (run / "spec.json").exists() and (done := len(records_of(run))) < total:
         raise UnfinishedRunError(
-            f"this experiment has {done} of {total} trials in {run}; add --resume to go on with "
-            "them, or --fresh to set them aside and start over"
+            f"this experiment has {done} of {total} trials in {shown_path(run)}; add --resume to "
+            "go on with them, or --fresh to set them aside and start over"
         )
     run.mkdir(parents=True, exist_ok=True)
 
@@ -385,15 +387,5 @@ def _heading(spec: ExperimentSpec, selection: Selection, run: Path, before: int,
         f"[bold]{spec.name}[/bold]  {selection.num_classes} identities, "
         f"{len(selection.targets)} protected, seed {spec.seed}\n"
         f"  control and {total - 1} {what}trials{kept}; attacks: {attacks}\n"
-        f"  {run}"
+        f"  {shown_path(run)}"
     )
-
-
-def _next_commands(spec: ExperimentSpec, run: Path, records: Sequence[TrialRecord]) -> list[str]:
-    """Return the two commands worth typing next: apply what was found, and look closer."""
-    from orchestrator.tracking import ui_command
-
-    found = summarise(spec, records, str(run))
-    apply = found.command or f"dcdctl sweep {run} --resume --set sweep.trials={len(records) + 5}"
-    look = ui_command(spec) if spec.tracking.enabled else f"dcdctl plan {run}"
-    return [apply, look]
