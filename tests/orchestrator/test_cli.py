@@ -68,7 +68,7 @@ class Fake:
                     console.print("progress")
             if self.error is not None:
                 raise self.error
-            return Outcome()
+            return Path("runs/1/report.html") if name == "write_report" else Outcome()
 
         return called
 
@@ -210,20 +210,33 @@ def test_json_has_stdout_to_itself(fake: Fake, line: str) -> None:
     assert ("progress" in result.stderr) == (line != "plan")
 
 
-def test_report_takes_a_run(fake: Fake) -> None:
-    assert run("report", "runs/1").exit_code == 0
-    assert run("report", "runs/1", "--show-people").exit_code == 0
+@pytest.fixture
+def a_run(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs" / "3c4a"
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_text("{}")
+    return folder
+
+
+def test_report_takes_a_run_by_its_folder_or_a_start_of_its_name(fake: Fake, a_run: Path) -> None:
+    assert run("report", str(a_run)).exit_code == 0
+    named = run("report", "3c", "--storage", str(a_run.parents[1]), "--show-people")
+    assert named.exit_code == 0
+    assert run("report", "--storage", str(a_run.parents[1])).exit_code == 0
     assert [(call.args, call.show_people) for call in fake.calls] == [
-        (("runs/1",), False),
-        (("runs/1",), True),
+        ((a_run,), False),
+        ((a_run,), True),
+        ((a_run,), False),
     ]
+    assert run("report", "nothing").exit_code == 6
 
 
-def test_landscape_takes_a_run(fake: Fake) -> None:
-    assert run("landscape", "runs/1", "--trial", "2", "--probes", "3").stdout.endswith("drawn\n")
-    assert json.loads(run("landscape", "runs/1", "--json").stdout)["run_dir"] == "runs/1"
+def test_landscape_takes_a_run(fake: Fake, a_run: Path) -> None:
+    drawn = run("landscape", str(a_run), "--trial", "2", "--probes", "3")
+    assert drawn.stdout.endswith("drawn\n")
+    assert json.loads(run("landscape", str(a_run), "--json").stdout)["run_dir"] == "runs/1"
     first, second = fake.calls
-    assert (first.args[0], first.trial, first.images, first.probes) == (Path("runs/1"), 2, 8, 3)
+    assert (first.args[0], first.trial, first.images, first.probes) == (a_run, 2, 8, 3)
     assert second.trial is None
 
 
