@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -16,6 +17,8 @@ from orchestrator.object_store import OWNER, SCHEMES, ObjectStore, open_object_s
 from tasks.errors import StoreError
 
 DEFAULT_STORAGE = ".dcdctl"
+JOB_NOTE = "job.json"
+"""In a run: that a job on a cluster drives it, and what came of it here."""
 
 
 def storage_root(storage: str | None) -> Path:
@@ -124,6 +127,8 @@ def driver_of(run: Path) -> Driver | None:
     moment, could turn away a sweep that starts in that moment.
     """
     lock = run.parent.parent / ".lock"
+    if (job := _job_of(run)) is not None and _time(lock) <= _time(run / JOB_NOTE):
+        return None if job.ended else Driver(None, job.who)
     try:
         text, locked = lock.read_text(), lock.stat().st_mtime
     except OSError:
@@ -142,6 +147,20 @@ def driver_of(run: Path) -> Driver | None:
     if host != socket.gethostname():
         return Driver(None, who)
     return Driver(_is_process(process, locked), who)
+
+
+@dataclass(frozen=True)
+class _Job:
+    who: str
+    ended: bool
+
+
+def _job_of(run: Path) -> _Job | None:
+    try:
+        note = json.loads((run / JOB_NOTE).read_bytes())
+        return _Job(f"job {note['job_id']} on {note['where']}", bool(note["ended"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _is_process(process: int, locked: float) -> bool:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster_run import _keep, events_of
 from orchestrator.config import load_spec
 from orchestrator.events import PREFIX
+from orchestrator.job_mirror import events_of, keep
+from orchestrator.job_request import JobRequest
 from orchestrator.shipping import REQUEST, ROOMS, START, pack_code, pack_request
 from orchestrator.store import records_of
 from tasks.errors import ClusterError
@@ -25,9 +26,12 @@ from tests.clusters.local_cluster import LocalCluster, can_start, local_cluster
 
 
 def test_what_is_sent_is_the_code_and_the_experiment(tmp_path: Path) -> None:
-    pack_code(tmp_path)
-    pack_request(tmp_path, "sweep", [load_spec(None, [])], "new")
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*ROOMS, REQUEST, START])
+    modules = pack_code(tmp_path / "code")
+    assert [module.name for module in modules] == list(ROOMS)
+    assert sorted((tmp_path / "code").iterdir()) == sorted(modules)
+    request = JobRequest(job_id="j", command="sweep", specs=(load_spec(None, []),))
+    pack_request(tmp_path / "job", request)
+    assert sorted(p.name for p in (tmp_path / "job").iterdir()) == [REQUEST, START]
     names = [p.name for p in tmp_path.rglob("*")]
     assert not [n for n in names if n.startswith((".", "test_")) or n == "__pycache__"]
     assert sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) < 10e6
@@ -41,11 +45,11 @@ def test_events_are_found_between_what_others_print() -> None:
 
 def test_a_job_writes_nowhere_but_into_its_run(tmp_path: Path) -> None:
     data = base64.b64encode(b"x").decode()
-    _keep(tmp_path / "run", "trials/a/record.json", data)
+    keep(tmp_path / "run", "trials/a/record.json", data)
     assert (tmp_path / "run/trials/a/record.json").read_bytes() == b"x"
     for path in ("../stolen", "/etc/stolen", "a/../../stolen"):
         with pytest.raises(ClusterError, match="outside its run"):
-            _keep(tmp_path / "run", path, data)
+            keep(tmp_path / "run", path, data)
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +149,69 @@ def test_a_cluster_that_does_not_let_one_in(cluster: LocalCluster, tmp_path: Pat
     refused = run("sweep", *settings(tmp_path, 0), "--cluster", str(file), cwd=tmp_path)
     assert refused.returncode == 7
     assert "asks for a token" in refused.stderr
+
+
+def small(storage: Path) -> list[str]:
+    return [f"--storage={storage}"] + [
+        f"--set={one}"
+        for one in (
+            "data.identities=6",
+            "data.surrogate_identities=6",
+            "data.train_images=8",
+            "data.test_images=4",
+            "data.surrogate_images=8",
+            "data.public_identities=20",
+            "data.public_images=4",
+            "protect.targets=2",
+            "training.width=8",
+            "training.epochs=2",
+            "evaluation.width=8",
+            "evaluation.epochs=2",
+            "evaluation.second.enabled=false",
+            "prior.steps=20",
+            "attacks=[{name: ppa, pool: 100, candidates: 4, steps: 3, keep: 2}]",
+        )
+    ]
+
+
+@pytest.mark.slow
+def test_train_and_attack_on_a_cluster_are_those_here(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    there = ["--cluster", str(cluster.file(tmp_path))]
+    found = {}
+    for where, more in (("here", []), ("there", there)):
+        own = small(tmp_path / where)
+        trained = run("train", "--out", where, "--json", *own, *more, cwd=tmp_path)
+        assert trained.returncode == 0, trained.stderr
+        attacked = run("attack", "-c", where, "--json", *own, *more, cwd=tmp_path)
+        assert attacked.returncode == 0, attacked.stderr
+        outcomes = [json.loads(one.stdout) for one in (trained, attacked)]
+        assert [one["checkpoint"] for one in outcomes] == [where, where]
+        outcomes[0].pop("seconds")
+        for one in outcomes:
+            one.pop("checkpoint")
+        for record in outcomes[1]["attacks"]:
+            record.pop("seconds", None)
+        weights = (tmp_path / where / "meta.json").read_text()
+        found[where] = (outcomes, json.loads(weights)["weights"])
+    assert found["here"] == found["there"]
+
+
+@pytest.mark.slow
+def test_augment_on_a_cluster_is_that_here(cluster: LocalCluster, tmp_path: Path) -> None:
+    more = ["--cluster", str(cluster.file(tmp_path))]
+    for where in ("here", "there"):
+        own = small(tmp_path / f"{where}-storage")
+        made = run("augment", "--out", where, *own, *(more * (where == "there")), cwd=tmp_path)
+        assert made.returncode == 0, made.stderr
+        checked = run("plan", "--check", where, cwd=tmp_path)
+        assert checked.returncode == 0, checked.stderr + checked.stdout
+    names = [
+        sorted(p.relative_to(tmp_path / one) for p in (tmp_path / one).rglob("*") if p.is_file())
+        for one in ("here", "there")
+    ]
+    assert names[0] == names[1]
+    again = run("augment", "--out", "there", *small(tmp_path / "s"), *more, cwd=tmp_path)
+    assert again.returncode == 6
+    assert "there is there already" in again.stderr
