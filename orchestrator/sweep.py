@@ -25,6 +25,7 @@ from orchestrator.budget import HOUR
 from orchestrator.bundle import Bundle, scratch
 from orchestrator.disk_space import require_margin, require_space
 from orchestrator.events import EventLog, warnings_to
+from orchestrator.find_run import JOB_NOTE
 from orchestrator.judges import (
     Judge,
     accuracy_counts,
@@ -104,6 +105,7 @@ def run_sweep(
                 display.line(f"  set aside, its hours unknown {torn.name}")
         _enter(store, run, mode, total)
         write_atomic(run / "spec.json", spec.model_dump_json(indent=2) + "\n")
+        (run / JOB_NOTE).unlink(missing_ok=True)  # from now on it is driven from here
         records = records_of(run)
         before = len(records)
         require_space(store.root, spec, selection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,13 +13,17 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from clusters.handle import ClusterHandle
+from clusters.jobs import Jobs
+from orchestrator.cluster_run import new_job_id, submit
 from orchestrator.config import load_spec
 from orchestrator.events import PREFIX
 from orchestrator.job_mirror import events_of, keep
-from orchestrator.job_request import JobRequest
+from orchestrator.job_request import JobRequest, SentJob
 from orchestrator.shipping import REQUEST, ROOMS, START, pack_code, pack_request
 from orchestrator.store import records_of
 from tasks.errors import ClusterError
@@ -83,8 +88,12 @@ def test_a_sweep_on_a_cluster_is_the_sweep_here(cluster: LocalCluster, tmp_path:
     file = cluster.file(tmp_path)
     here, there = tmp_path / "here", tmp_path / "there"
     assert run("sweep", *settings(here, 0), cwd=tmp_path).returncode == 0
-    ended = run("sweep", *settings(there, 0), "--cluster", str(file), cwd=tmp_path)
+    ended = run("sweep", *settings(there, 0), "--cluster", str(file), "--json", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
+    outcome = json.loads(ended.stdout)
+    assert Path(outcome["report"]).is_file()
+    assert len(outcome["records"]) == 3
+    assert outcome["seconds"] > 0
     hashes = []
     for storage in (here, there):
         (folder,) = (storage / "runs").iterdir()
@@ -119,9 +128,75 @@ def test_ctrl_c_leaves_the_job_and_attach_comes_back(cluster: LocalCluster, tmp_
     assert started.returncode == 130
     assert "the job goes on without you" in said
     (job,) = (path.stem for path in (storage / "jobs").iterdir())
+    look = json.loads(run("status", job, "--storage", str(storage), "--json", cwd=tmp_path).stdout)
+    assert look["state"] == "running"
+    assert f"job {job} on" in look["says"]
+    assert look["trials"]["total"] == 3
+    # Another machine knows the cluster and no storage.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    logs = run("logs", job, "--cluster", str(file), "--follow", cwd=elsewhere)
+    assert logs.returncode == 0, logs.stderr
+    assert "trial 2 begins" in logs.stdout
+    assert "the sweep ends" in logs.stdout
+    newest = run("status", "--cluster", str(file), "--json", cwd=elsewhere)
+    look = json.loads(newest.stdout)
+    assert (look["state"], look["trials"]["done"]) == ("finished", 3)
+    assert look["best"]["clean_accuracy"]["n"] > 0
+    assert list(elsewhere.iterdir()) == []
     ended = run("attach", job, "--storage", str(storage), cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert len(list(storage.glob("runs/*/trials/*/record.json"))) == 3
+    # The seconds are those of the stage, and not of its way here, which is all at once.
+    took = [float(found) for found in re.findall(r"^  prior .* ([0-9.]+) s$", ended.stdout, re.M)]
+    assert took
+    assert took[0] > 0.2
+    look = json.loads(run("status", "--storage", str(storage), "--json", cwd=tmp_path).stdout)
+    assert look["state"] == "finished"
+
+
+@pytest.mark.slow
+def test_a_comparison_that_was_left_alone_gets_its_table(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    file, storage = cluster.file(tmp_path), tmp_path / "storage"
+    rows = "--set=sweep.rows=[{title: none}, {dcd: true}]"
+    words = [*settings(storage, 0)[3:], rows, "--smoke", "--seeds", "3", "--cluster", str(file)]
+    sent = run("compare", *words, "--detach", "--json", cwd=tmp_path)
+    assert sent.returncode == 0, sent.stderr
+    job = json.loads(sent.stdout)["job_id"]
+    ended = run("attach", job, "--storage", str(storage), "--json", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    table = Path(json.loads(ended.stdout)["table"])
+    assert "dcd" in table.read_text()
+    assert table.with_name("table.json").is_file()
+
+
+@pytest.mark.slow
+def test_code_that_the_cluster_has_is_not_sent_again(
+    cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.job_submission import JobSubmissionClient
+
+    handle = ClusterHandle("lab", cluster.address, cluster.token_file, "127.0.0.1")
+    sizes: list[int] = []
+    ask = JobSubmissionClient._do_request
+
+    def counted(self: Any, method: str, *words: Any, data: Any = None, **named: Any) -> Any:
+        if method == "PUT":
+            sizes.append(len(data))
+        return ask(self, method, *words, data=data, **named)
+
+    monkeypatch.setattr(JobSubmissionClient, "_do_request", counted)
+    for seed in (7, 8):
+        spec = load_spec(None, [f"seed={seed}", f"storage={tmp_path}/s"])
+        job = SentJob(job_id=new_job_id(), command="sweep", specs=(spec,), where="lab")
+        sizes.clear()
+        submit(handle, job, tmp_path / "s")
+        Jobs(handle).stop(job.job_id)
+    # The request alone goes twice; whether the code went before depends on the other tests.
+    assert len(sizes) == 1
+    assert sizes[0] < 20_000
 
 
 @pytest.mark.slow
