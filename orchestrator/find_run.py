@@ -18,7 +18,7 @@ from tasks.errors import StoreError
 
 DEFAULT_STORAGE = ".dcdctl"
 JOB_NOTE = "job.json"
-"""In a run: that a job on a cluster drives it, and what came of it here."""
+"""In a run: that a job on a cluster drives it; a sweep from here takes it away."""
 
 
 def storage_root(storage: str | None) -> Path:
@@ -127,7 +127,7 @@ def driver_of(run: Path) -> Driver | None:
     moment, could turn away a sweep that starts in that moment.
     """
     lock = run.parent.parent / ".lock"
-    if (job := _job_of(run)) is not None and _time(lock) <= _time(run / JOB_NOTE):
+    if (job := _job_of(run)) is not None:
         return None if job.ended else Driver(None, job.who)
     try:
         text, locked = lock.read_text(), lock.stat().st_mtime

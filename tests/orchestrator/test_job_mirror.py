@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,8 +138,10 @@ def test_a_run_of_a_job_is_not_driven_from_here(tmp_path: Path) -> None:
     assert StatusReader(run).read().says.startswith("running: job dcdctl-1 on lab, wrote last")
     write_atomic(run / JOB_NOTE, json.dumps(note | {"ended": True}))
     assert StatusReader(run).read().state in ("stopped", "finished")
-    os.utime(run / JOB_NOTE, (0, 0))
     with Store(str(tmp_path)).locked():
+        assert "process" not in StatusReader(run).read().says
+        (run / JOB_NOTE).unlink()  # as a sweep does
+        (run / "spec.json").touch()
         assert "process" in StatusReader(run).read().says
 
 
