@@ -80,8 +80,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
         "orchestrator.sweep": ["run_sweep"],
         "orchestrator.report": ["write_report"],
         "orchestrator.landscape": ["landscape"],
-        "orchestrator.commands": ["plan_summary", "augment", "train", "attack", "train_prior"]
-        + ["convert_prior"],
+        "orchestrator.planning": ["plan_summary"],
+        "orchestrator.commands": ["augment", "train", "attack", "train_prior"] + ["convert_prior"],
     }
     for name, members in functions.items():
         module = ModuleType(name)
