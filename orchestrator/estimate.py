@@ -189,7 +189,7 @@ def estimate(
     price = hour_price(spec.compute, [k.price for k in cluster.kinds if k.price is not None])
     hours = tally.total()
     bill = None
-    if walls is not None and (each := [n.price.hour for n in nodes if n.price is not None]):
+    if walls is not None and (each := [n.hour for n in nodes if n.hour is not None]):
         bill = Range.of(walls / HOUR * sum(each))
     return Cost(
         unit="GPU" if cluster.gpus else "core",

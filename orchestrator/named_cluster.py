@@ -28,7 +28,8 @@ class NodeKind:
         gpus: of one.
         least: that are there from the beginning.
         most: that the cluster grows to.
-        price: of one for an hour; None where the file names none.
+        price: of one that trials run on; None where the file names none.
+        hour: what one costs for an hour, also where no trial runs on it.
     """
 
     name: str
@@ -37,6 +38,7 @@ class NodeKind:
     least: int
     most: int
     price: NodePrice | None = None
+    hour: float | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def named_cluster(where: str) -> NamedCluster:
         notes.append(
             f"{Path(where).name} does not say what its hosts have: {cores:g} cores each are assumed"
         )
-    if not any(kind.price for kind in kinds):
+    if all(kind.price is None for kind in kinds):
         notes.append(f"{Path(where).name} names no price; label its node types with {LABEL}")
     start = LOCAL_START_S if found.provider == "local" else CLOUD_START_S
     return NamedCluster(Path(where).name, tuple(kinds), start, tuple(notes))
@@ -134,11 +136,14 @@ def _kind(name: str, kind: dict[str, Any], head: bool) -> NodeKind:
     resources = {str(k): float(v) for k, v in (kind.get("resources") or {}).items()}
     least = 1 if head else int(kind.get("min_workers") or 0)
     most = 1 if head else max(least, int(kind.get("max_workers") or 0))
+    labels = kind.get("labels") or {}
+    whole = node_price(name, labels, {"CPU": 1.0})  # a head without cores for trials costs too
     return NodeKind(
         name,
         resources.get("CPU", 0.0),
         resources.get("GPU", 0.0),
         least,
         most,
-        node_price(name, kind.get("labels") or {}, resources),
+        node_price(name, labels, resources),
+        None if whole is None else whole.hour,
     )

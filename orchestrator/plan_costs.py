@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
@@ -55,7 +56,7 @@ def cost_of(
     known = speeds_for(store, device, made)
     counts, ready = _counts(spec, store, selection)
     run = store.run(run_fingerprint(spec, selection))
-    before = selection.split("train").num_rows
+    before: int = selection.split("train").num_rows
     counted: dict[str, int] = {_name(spec.dcd): planned}
 
     def rows_of(dcd: DcdSpec | None) -> int:
@@ -65,7 +66,7 @@ def cost_of(
             return before
         if _name(dcd) not in counted:
             plan = make_plan(rows, selection.targets, selection.num_classes, dcd, spec.seed)
-            counted[_name(dcd)] = int(plan.num_rows)
+            counted[_name(dcd)] = plan.num_rows
         return counted[_name(dcd)]
 
     work = workload(
@@ -93,7 +94,7 @@ def _counts(
         parts.append(("lent", selection.split("surrogate")))
     keys = [images_key(spec, part) for _, part in parts]
     names = [f"{name}-{key}" for (name, _), key in zip(parts, keys, strict=True)]
-    decode = decoded = sum(part.num_rows for _, part in parts)
+    decode = sum(part.num_rows for _, part in parts)
     public = selection.split("public")
     ready: set[str] = set()
     if trains_prior(spec):
@@ -112,7 +113,7 @@ def _counts(
         attacked=attacked,
         decode=decode,
         judge_rows=sum(part.num_rows for _, part in parts) - selection.split("test").num_rows,
-        public=public.num_rows,
+        attributes=bool(pc.any(pc.greater(pc.list_value_length(public["attributes"]), 0)).as_py()),
     )
     return counts, frozenset(ready)
 
