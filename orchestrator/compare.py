@@ -17,7 +17,7 @@ from orchestrator.finished_run import load_run
 from orchestrator.spec import ExperimentSpec
 from orchestrator.spending import run_spent
 from orchestrator.store import Store, write_atomic
-from tasks.errors import BudgetReachedError, FailedTrialsError, StoreError
+from tasks.errors import BudgetReachedError, FailedTrialsError, SpecError, StoreError
 from tasks.spec import Spec, fingerprint
 
 if TYPE_CHECKING:
@@ -146,13 +146,20 @@ def comparing(spec: ExperimentSpec, seed: int) -> ExperimentSpec:
     Every row's network is built once, so that a defence which it does not fit is refused at once.
 
     Raises:
-        SpecError: a network lacks what a defence needs.
+        SpecError: a network lacks what a defence needs, or two rows are the same trial.
     """
-    from orchestrator.comparison_spec import compared_points
+    from orchestrator.comparison_spec import compared_points, repeated_points
     from tasks.classifiers import build_model
     from tasks.draws import Draws
 
     sweep = spec.sweep.model_copy(update={"search": "defenses"})
+    if repeated := repeated_points(sweep.rows, sweep.strengths, spec.dcd, spec.training):
+        title, first = repeated[0]
+        there = "the control, which is always there" if first == "none" else f"the row {first!r}"
+        raise SpecError(
+            f"sweep.rows: the row {title!r} is the same trial as {there}; leave it out, or change "
+            "one of its settings"
+        )
     for point in compared_points(sweep.rows, sweep.strengths, spec.dcd, spec.training):
         build_model(point.training, 2, Draws(seed))
     return spec.model_copy(update={"seed": seed, "sweep": sweep})

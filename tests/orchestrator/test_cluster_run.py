@@ -160,7 +160,7 @@ def test_a_comparison_that_was_left_alone_gets_its_table(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:
     file, storage = cluster.file(tmp_path), tmp_path / "storage"
-    rows = "--set=sweep.rows=[{title: none}, {dcd: true}]"
+    rows = "--set=sweep.rows=[{dcd: true}]"
     words = [*settings(storage, 0)[3:], rows, "--smoke", "--seeds", "3", "--cluster", str(file)]
     sent = run("compare", *words, "--detach", "--json", cwd=tmp_path)
     assert sent.returncode == 0, sent.stderr
@@ -269,7 +269,7 @@ def test_train_and_attack_on_a_cluster_are_those_here(
         for record in outcomes[1]["attacks"]:
             record.pop("seconds", None)
         weights = (tmp_path / where / "meta.json").read_text()
-        found[where] = (outcomes, json.loads(weights)["weights"])
+        found[where] = (outcomes, json.loads(weights)["weights_sha256"])
     assert found["here"] == found["there"]
 
 
