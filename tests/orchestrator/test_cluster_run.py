@@ -15,7 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from clusters.handle import ClusterHandle
 from clusters.jobs import Jobs
@@ -28,6 +30,7 @@ from orchestrator.shipping import REQUEST, ROOMS, START, pack_code, pack_request
 from orchestrator.store import records_of
 from tasks.errors import ClusterError
 from tests.clusters.local_cluster import LocalCluster, can_start, local_cluster
+from tests.orchestrator.bucket import KEYS, object_server
 
 
 def test_what_is_sent_is_the_code_and_the_experiment(tmp_path: Path) -> None:
@@ -59,10 +62,14 @@ def test_a_job_writes_nowhere_but_into_its_run(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
+    """Return a cluster whose nodes, as this machine, reach a bucket `results`."""
     if not can_start():
         pytest.skip("needs root and unshare, for a PID namespace")
-    with local_cluster() as found:
-        yield found
+    with object_server() as url, pytest.MonkeyPatch.context() as patch:
+        for name, value in (KEYS | {"AWS_ENDPOINT_URL": url}).items():
+            patch.setenv(name, value)
+        with local_cluster() as found:
+            yield found
 
 
 def dcdctl(*words: str) -> list[str]:
@@ -271,6 +278,46 @@ def test_train_and_attack_on_a_cluster_are_those_here(
         weights = (tmp_path / where / "meta.json").read_text()
         found[where] = (outcomes, json.loads(weights)["weights_sha256"])
     assert found["here"] == found["there"]
+
+
+def photos(root: Path) -> str:
+    """Write photos of ten people with names, and return the setting that names them."""
+    rng = np.random.default_rng(0)
+    for person in range(10):
+        folder = root / f"erika-mustermann-{person}"
+        folder.mkdir(parents=True)
+        base = rng.integers(0, 256, (32, 32, 3))
+        for number in range(8):
+            pixels = (base + rng.integers(0, 60, (32, 32, 3))).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    shares = "private: 4, surrogates: 2, public: 4"
+    return f"--set=data={{kind: folder, root: {root}, {shares}, image_size: 32}}"
+
+
+@pytest.mark.slow
+def test_nothing_of_real_people_comes_through_the_logs(
+    cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    more = ["--cluster", str(cluster.file(tmp_path)), "--defense", "none", photos(tmp_path / "p")]
+    own = [word for word in small(tmp_path / "s") if "data." not in word]
+    stayed = run("train", "--out", "stays", "--json", *own, *more, cwd=tmp_path)
+    assert stayed.returncode == 0, stayed.stderr
+    assert "the result stays on its head" in stayed.stderr
+    assert not (tmp_path / "stays").exists()
+    kept = Path(json.loads(stayed.stdout)["checkpoint"])
+    assert (kept / "model.safetensors").is_file()
+    own[0] = "--storage=s3://results/people"
+    came = run("train", "--out", "here", "--json", *own, *more, cwd=tmp_path)
+    assert came.returncode == 0, came.stderr
+    assert json.loads(came.stdout)["checkpoint"] == "here"
+    assert (tmp_path / "here" / "meta.json").read_text() == (kept / "meta.json").read_text()
+    jobs = Jobs(ClusterHandle("lab", cluster.address, cluster.token_file, "127.0.0.1"))
+    for name in jobs.names()[-2:]:
+        text = "\n".join(jobs.output(name))
+        assert "outcome.json" in text
+        assert "safetensors" not in text
+        assert "mustermann" not in text
 
 
 @pytest.mark.slow
