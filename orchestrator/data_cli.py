@@ -93,31 +93,43 @@ def plan(
             metavar="DIR", help="Check a data set that `dcdctl augment` wrote, and nothing else."
         ),
     ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Measure a few batches of every stage here first."),
+    ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Where it would run: gives wall-clock and money there."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Count what DCD would change, by role, and what it costs; nothing is trained.
+    """Count what DCD would change, by role, and what it costs: hours, wall-clock, money.
 
     With --check: say whether a written data set is what its recipe says, sample by sample.
 
     Example:
         dcdctl plan
+        dcdctl plan experiment.yaml --calibrate
+        dcdctl plan experiment.yaml --cluster aws.yaml
         dcdctl plan experiment.yaml --set dcd.mislabel_fraction=0.4 --json
         dcdctl plan --check protected
     """
     if check is not None:
-        if config is not None or assignments or storage is not None or seed is not None:
+        named = (config, storage, seed, cluster)
+        if assignments or calibrate or any(one is not None for one in named):
             raise typer.BadParameter(
                 "--check takes its settings from the data set; name nothing else"
             )
         from orchestrator.verify import verify
 
-        found = verify(check)
-        show(found, as_json)
-        found.require_whole()
+        verified = verify(check)
+        show(verified, as_json)
+        verified.require_whole()
         return
-    from orchestrator.commands import plan_summary
+    from orchestrator.planning import plan_summary
 
-    show(plan_summary(load(config, assignments, storage, seed)), as_json)
+    spec, console = load(config, assignments, storage, seed), console_for(as_json)
+    show(plan_summary(spec, cluster=cluster, calibrated=calibrate, console=console), as_json)
 
 
 def augment(
