@@ -198,7 +198,7 @@ def run_trial(
             found = _measure(plan, world, prior, panel, fit, out, clock, attack)
             record = record.model_copy(update=found)
         except Exception as error:
-            if classify(error) != "trial":
+            if classify(error) not in ("trial", "data"):
                 raise
             record = record.model_copy(update={"status": "failed", "error": sentence(error)})
         record = record.model_copy(update={"cost_s": clock.seconds})
@@ -437,5 +437,8 @@ def training_rows(images: Image8, recipe: pa.Table) -> tuple[torch.Tensor, torch
 
 
 def _versions() -> dict[str, str]:
+    from tasks.device import device_name
+
     names = ("dcdctl", "torch", "ray", "numpy")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+    own = {"python": platform.python_version(), "device": device_name()}
+    return own | {name: version(name) for name in names}

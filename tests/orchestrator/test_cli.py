@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 from orchestrator.cli import app
 from orchestrator.failure import describe
 from orchestrator.spec import ExperimentSpec
+from orchestrator.sweep_outcome import SweepOutcome
 from tasks import errors
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -44,13 +45,21 @@ class Outcome(BaseModel):
     """What every fake step returns."""
 
     run_dir: str = "runs/1"
-    report: str = "runs/1/report.html"
-    verdict: str = "It holds."
-    adaptive: str | None = "Not against everyone."
-    next_commands: tuple[str, ...] = ("dcdctl report runs/1",)
 
     def render(self, console: Console) -> None:
         console.print("drawn")
+
+
+SWEPT = SweepOutcome(
+    run_dir="runs/1",
+    report="runs/1/report.html",
+    records=(),
+    resumed=0,
+    seconds=1.0,
+    verdict="It holds.",
+    adaptive="Not against everyone.",
+    next_commands=("dcdctl report runs/1",),
+)
 
 
 class Fake:
@@ -68,7 +77,9 @@ class Fake:
                     console.print("progress")
             if self.error is not None:
                 raise self.error
-            return Path("runs/1/report.html") if name == "write_report" else Outcome()
+            if name == "write_report":
+                return Path("runs/1/report.html")
+            return SWEPT if name == "run_sweep" else Outcome()
 
         return called
 
@@ -80,8 +91,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
         "orchestrator.sweep": ["run_sweep"],
         "orchestrator.report": ["write_report"],
         "orchestrator.landscape": ["landscape"],
-        "orchestrator.commands": ["plan_summary", "augment", "train", "attack", "train_prior"]
-        + ["convert_prior"],
+        "orchestrator.planning": ["plan_summary"],
+        "orchestrator.commands": ["augment", "train", "attack", "train_prior"] + ["convert_prior"],
     }
     for name, members in functions.items():
         module = ModuleType(name)
@@ -207,7 +218,7 @@ def test_augment_hands_over_how_the_images_are_written(fake: Fake) -> None:
 def test_json_has_stdout_to_itself(fake: Fake, line: str) -> None:
     result = run(*line.split(), "--json")
     assert json.loads(result.stdout)["run_dir"] == "runs/1"
-    assert ("progress" in result.stderr) == (line != "plan")
+    assert "progress" in result.stderr
 
 
 @pytest.fixture
