@@ -31,10 +31,11 @@ os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "RAY_USAGE_STATS_ENABLED": "0", "OMP_N
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.scale import Fleet, Model, lengths_of
+from benchmarks.scale import lengths_of
 from benchmarks.timing import circumstances
 from clusters.embedded import DRIVER_ENV
 from orchestrator.config import load_spec
+from orchestrator.fleet_model import Fleet, Model
 from orchestrator.placement import Capacity, place
 from orchestrator.records import TrialRecord
 from orchestrator.trial import TrialPlan, World

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from orchestrator.bucket import SCHEMES
 from orchestrator.lease import read_lease
-from orchestrator.object_store import OWNER, SCHEMES, ObjectStore, open_object_store, small
+from orchestrator.object_store import ObjectStore, open_object_store
+from orchestrator.storage_copy import OWNER, small
 from tasks.errors import StoreError
 
 DEFAULT_STORAGE = ".dcdctl"

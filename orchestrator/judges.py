@@ -38,6 +38,11 @@ class Judge:
 
 def judges_of(spec: ExperimentSpec, world: World, store: Store) -> list[Judge]:
     """Return the judges that the experiment asks for, the first one first."""
+    return judges_for(spec, world.digest, store)
+
+
+def judges_for(spec: ExperimentSpec, digest: str, store: Store) -> list[Judge]:
+    """Return the same for data of which only the hash is known."""
     wanted = [("first", spec.evaluation.judge(), FIRST_SEED, True)]
     if spec.evaluation.second.enabled:
         wanted.append(("second", spec.evaluation.second_judge(), SECOND_SEED, True))
@@ -45,10 +50,10 @@ def judges_of(spec: ExperimentSpec, world: World, store: Store) -> list[Judge]:
         wanted.append(("closed", spec.evaluation.judge(), CLOSED_SEED, False))
     judges = []
     for role, settings, seed, knows in wanted:
-        parts = [settings, world.digest, world.seed]
+        parts = [settings, digest, spec.seed]
         key = fingerprint(parts if role == "first" else [*parts, role])
         judges.append(
-            Judge(role, settings, world.seed + seed, knows, store.artifact("evaluator", key))
+            Judge(role, settings, spec.seed + seed, knows, store.artifact("evaluator", key))
         )
     return judges
 

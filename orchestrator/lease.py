@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
-from orchestrator.object_store import LEASE, OWNER, ObjectStore
+from orchestrator.object_store import ObjectStore
+from orchestrator.storage_copy import LEASE, OWNER
 from tasks.errors import StorageLockedError, StoreError
 
 BEAT_S, LIFETIME_S, SETTLE_S = 5.0, 30.0, 1.0

@@ -249,7 +249,7 @@ def images_of(
     """
     from orchestrator.ingest import ingest, load_images, load_sizes
 
-    key = fingerprint([spec.data.model_dump(mode="json"), _listing(spec, rows)])
+    key = images_key(spec, rows)
     folder = store.artifact("images", f"{name}-{key}")
 
     def make(out: Path) -> dict[str, object]:
@@ -267,6 +267,11 @@ def images_of(
         progress(f"set aside, {reason}", count, count)
     table, images = load_images(folder)
     return table.append_column("native", pa.array(load_sizes(folder))), images, key
+
+
+def images_key(spec: ExperimentSpec, rows: pa.Table) -> str:
+    """Return the key under which the decoded images of these rows are kept."""
+    return fingerprint([spec.data.model_dump(mode="json"), _listing(spec, rows)])
 
 
 def private_and_lent(
@@ -297,11 +302,16 @@ def prepare_world(
         ),
         num_classes=selection.num_classes,
         seed=spec.seed,
-        digest=fingerprint([list(digests), [_cast(target) for target in selection.targets]]),
+        digest=world_digest(list(digests), selection),
         sample=_sample_of_targets(spec, rows, selection.targets),
         knowledge=prepare_knowledge(spec, spec.attacks, store, selection, progress),
         never_lent=_never_lent(spec, store, selection, progress),
     )
+
+
+def world_digest(keys: list[str], selection: Selection) -> str:
+    """Return the hash of the data and of who plays which part, from the images' keys."""
+    return fingerprint([keys, [_cast(target) for target in selection.targets]])
 
 
 def _never_lent(
@@ -386,7 +396,6 @@ def _find_prior(
     spec: ExperimentSpec, store: Store, selection: Selection, progress: Progress
 ) -> tuple[AnyPrior, str]:
     from attacks.prior_files import load_prior, save_prior
-    from attacks.prior_training import shipped_prior_path
 
     source = spec.prior.source
     if isinstance(source, Path):
@@ -396,17 +405,13 @@ def _find_prior(
                 "`dcdctl prior train` or `dcdctl prior convert` wrote, or use auto"
             )
         return load_prior(source), _file_key(source)
-    shipped = (
-        shipped_prior_path(spec.data.image_size)
-        if isinstance(spec.data, BuiltinData) and spec.prior.kind == "decoder"
-        else None
-    )
+    shipped = _shipped(spec)
     if source == "shipped" and shipped is None:
         raise MissingDataError(
             f"no {spec.prior.kind} prior is shipped for {spec.data.kind} data of "
             f"{spec.data.image_size} pixels; use prior.source=train"
         )
-    if shipped is not None and source != "train":
+    if shipped is not None and not trains_prior(spec):
         return load_prior(shipped), _file_key(shipped)
 
     rows, images, digest = images_of(spec, store, selection.split("public"), "public", progress)
@@ -422,6 +427,22 @@ def _find_prior(
 
     stage(folder, make)
     return load_prior(folder / "prior.safetensors"), key
+
+
+def _shipped(spec: ExperimentSpec) -> Path | None:
+    from attacks.prior_training import shipped_prior_path
+
+    if isinstance(spec.data, BuiltinData) and spec.prior.kind == "decoder":
+        return shipped_prior_path(spec.data.image_size)
+    return None
+
+
+def trains_prior(spec: ExperimentSpec) -> bool:
+    """Say whether the attacker's generator is trained, and neither shipped nor in a file."""
+    if isinstance(spec.prior.source, Path):
+        return False
+    source = spec.prior.source
+    return source == "train" or (source != "shipped" and _shipped(spec) is None)
 
 
 def train_any_prior(

@@ -28,14 +28,10 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from orchestrator.object_store import (
-    SCHEMES,
-    ObjectStore,
-    object_store_of,
-    open_object_store,
-    set_in_step,
-)
+from orchestrator.bucket import SCHEMES
+from orchestrator.object_store import ObjectStore, object_store_of, open_object_store
 from orchestrator.records import TrialRecord
+from orchestrator.storage_copy import set_in_step
 from tasks.errors import DiskFullError, StorageLockedError, StoreError
 
 log = logging.getLogger(__name__)

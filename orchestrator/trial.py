@@ -437,5 +437,8 @@ def training_rows(images: Image8, recipe: pa.Table) -> tuple[torch.Tensor, torch
 
 
 def _versions() -> dict[str, str]:
+    from tasks.device import device_name
+
     names = ("dcdctl", "torch", "ray", "numpy")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+    own = {"python": platform.python_version(), "device": device_name()}
+    return own | {name: version(name) for name in names}

@@ -1,6 +1,5 @@
 """A real Ray cluster of one node with a token, in a PID namespace of its own.
 
-
 `ray stop` would end every Ray of the machine; the end of a namespace ends what is in it.
 """
 
@@ -52,6 +51,9 @@ def local_cluster(cpus: int = 2) -> Iterator[LocalCluster]:
     words += [f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "PATH": "/usr/bin:/bin"}
+    # What jobs keep in the home folder of the head belongs to this cluster, and goes with it.
+    (folder / "home").mkdir()
+    env["HOME"] = str(folder / "home")
     env.pop("PYTHONPATH", None)
     process = subprocess.Popen(
         ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import lease, object_store
+from orchestrator import lease, storage_copy
 from orchestrator.bundle import Bundle, unpack
 from orchestrator.find_run import storage_root
 from orchestrator.object_store import ObjectStore, open_object_store
@@ -172,8 +172,8 @@ def test_one_machine_writes_and_the_other_is_told_who(uri: str, tmp_path: Path) 
 def test_a_dead_holder_is_followed_and_cannot_publish_any_more(uri: str, tmp_path: Path) -> None:
     dead, alive = copy_of(uri, tmp_path / "a"), copy_of(uri, tmp_path / "b")
     old = lease.Lease("gone", "process 1 on lost", f"lost:{dead.root}", 7)
-    dead.write(dead.root / object_store.LEASE, json.dumps(old.__dict__).encode())
-    (dead.root / object_store.OWNER).write_text("gone")
+    dead.write(dead.root / storage_copy.LEASE, json.dumps(old.__dict__).encode())
+    (dead.root / storage_copy.OWNER).write_text("gone")
     started = time.monotonic()
     with lease.leased(alive):
         assert time.monotonic() - started > 3

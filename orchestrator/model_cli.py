@@ -1,0 +1,95 @@
+"""`dcdctl train`, `attack` and `landscape`: one classifier, and what is found in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from orchestrator.cli_options import (
+    Assignments,
+    Config,
+    Json,
+    Out,
+    Seed,
+    Storage,
+    console_for,
+    load,
+    show,
+)
+from orchestrator.completion import run_folders
+
+
+def train(
+    out: Out,
+    config: Config = None,
+    defense: Annotated[
+        Literal["none", "dcd"], typer.Option(help="none trains the control.")
+    ] = "dcd",
+    assignments: Assignments = None,
+    storage: Storage = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Train the target classifier on the protected images, or on the plain ones.
+
+    Example:
+        dcdctl train experiment.yaml --defense none --out control
+    """
+    from orchestrator.commands import train as run
+
+    spec = load(config, assignments, storage, seed)
+    show(run(spec, defense, out, console_for(as_json)), as_json)
+
+
+def attack(
+    checkpoint: Annotated[
+        Path, typer.Option("--checkpoint", "-c", help="What `dcdctl train` wrote.")
+    ],
+    config: Config = None,
+    screen: Annotated[
+        bool, typer.Option("--screen", help="Stop at clear verdicts, for a part of the budget.")
+    ] = False,
+    assignments: Assignments = None,
+    storage: Storage = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Attack a trained classifier and judge the reconstructions.
+
+    Example:
+        dcdctl attack experiment.yaml --checkpoint control
+        dcdctl attack experiment.yaml --checkpoint control --screen
+    """
+    from orchestrator.commands import attack as run
+
+    spec = load(config, assignments, storage, seed)
+    show(run(spec, checkpoint, console_for(as_json), screen), as_json)
+
+
+def landscape(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="A run's folder, as sweep names it.",
+            autocompletion=run_folders,
+        ),
+    ],
+    trial: Annotated[
+        int | None,
+        typer.Option(min=1, help="Which trial; else the recommended one, or the nearest."),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Of each target and kind.")] = 8,
+    probes: Annotated[int, typer.Option(min=1, help="Of the trace, for each image.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Measure loss and curvature around targets and surrogates: did the levers work as meant?
+
+    Example:
+        dcdctl landscape .dcdctl/runs/3c4a659d6c0e
+    """
+    from orchestrator.landscape import landscape as measure
+
+    show(measure(run, console_for(as_json), trial=trial, images=images, probes=probes), as_json)
