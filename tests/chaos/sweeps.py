@@ -39,6 +39,7 @@ def write_experiment(folder: Path, workers: int) -> Path:
     values["attacks"] = values["attacks"][1:]  # MIRROR with the network and with its scores alone
     values["adaptive_attacks"] = []
     values["sweep"]["trials"] = TRIALS[workers] - 1
+    values["sweep"]["lookahead"] = 16  # a trial that hangs on a lost host holds up few others
     values["training"] |= {"workers": workers, "epochs": 6}
     values["compute"]["cpus"] = 2
     values["tracking"]["enabled"] = False
@@ -236,8 +237,17 @@ class Sweep:
 
     def works_again(self, hit: Hit, known: set[int], since: float, role: str = "trial") -> None:
         """Wait until a process of a role runs that was not there, and note the seconds."""
-        self.wait(f"work after {hit.row.kind}", lambda: bool(set(self.workers_now(role)) - known))
+
+        def replaced() -> bool:
+            return bool(set(self.workers_now(role)) - known)
+
+        self.wait(
+            f"work after {hit.row.kind}",
+            lambda: replaced() or len(self.records()) >= len(hit.before) + 4,
+        )
         hit.row.resume_s = round(time.monotonic() - since, 1)
+        if not replaced():
+            hit.row.happened += "; no other process came in its place"
 
     def goes_on(self, hit: Hit, since: float) -> None:
         """Wait until a record comes that was not there, and note the seconds."""
