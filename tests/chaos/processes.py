@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def end_all(pids: list[int]) -> None:
+def end_all(pids: Sequence[int]) -> None:
     """Kill those of an ended driver's processes that are left; each is looked at again first."""
     for pid in pids:
         text = title(pid)

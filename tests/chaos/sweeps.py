@@ -80,6 +80,7 @@ class Hit:
     under_way: dict[str, float]
     lost_attempts: int = 0
     pids: set[int] = field(default_factory=set)
+    below: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -159,9 +160,14 @@ class Sweep:
         self.wait(f"{moment.records} records", lambda: len(self.records()) >= moment.records)
         time.sleep(moment.pause_s)
 
-    def ended(self, patience_s: float = PATIENCE_S) -> int:
-        """Wait for the driver's end; return its exit code. What Ray leaves is ended too."""
-        below = children(self.driver.pid)
+    def ended(self, below: Sequence[int] = (), patience_s: float = PATIENCE_S) -> int:
+        """Wait for the driver's end; return its exit code. What Ray leaves is ended too.
+
+        Args:
+            below: processes that it had, where it may be gone already.
+            patience_s: how long.
+        """
+        below = [*below, *children(self.driver.pid)]
         code = self.driver.wait(patience_s)
         self.died_at = time.time()
         end = time.monotonic() + 10
@@ -232,22 +238,26 @@ class Sweep:
         row = Injection(kind, self.name, text, self.seed, happened)
         found = Hit(row, time.time(), self.records(), self.under_way())
         found.pids = set(self.workers_now())
+        found.below = children(self.driver.pid)
         self.hits.append(found)
         return found
 
     def works_again(self, hit: Hit, known: set[int], since: float, role: str = "trial") -> None:
-        """Wait until a process of a role runs that was not there, and note the seconds."""
+        """Wait until a process of a role runs that was not there, and note the seconds.
 
-        def replaced() -> bool:
-            return bool(set(self.workers_now(role)) - known)
+        Ray Tune may give a lost trial to a process that is there already, whose own trial has just
+        ended: then until all that were under way have their records.
+        """
+
+        def recorded() -> bool:
+            there = {path.parent.name for path in self.records()}
+            return role == "trial" and bool(hit.under_way) and hit.under_way.keys() <= there
 
         self.wait(
             f"work after {hit.row.kind}",
-            lambda: replaced() or len(self.records()) >= len(hit.before) + 4,
+            lambda: bool(set(self.workers_now(role)) - known) or recorded(),
         )
         hit.row.resume_s = round(time.monotonic() - since, 1)
-        if not replaced():
-            hit.row.happened += "; no other process came in its place"
 
     def goes_on(self, hit: Hit, since: float) -> None:
         """Wait until a record comes that was not there, and note the seconds."""
@@ -273,7 +283,7 @@ class Sweep:
     def over(self, hit: Hit) -> int:
         """Wait for the end of a driver that was hit; return its exit code."""
         hit.under_way = self.under_way()
-        code = self.ended()
+        code = self.ended(hit.below)
         hit.under_way |= self.under_way()
         return code
 
@@ -288,7 +298,8 @@ class Sweep:
         hit.lost_attempts = len(hit.under_way)
         since = time.monotonic()
         self.start()
-        self.works_again(hit, set(), since)
+        self.wait(f"a trial after {hit.row.kind}", lambda: bool(self.workers_now()))
+        hit.row.resume_s = round(time.monotonic() - since, 1)
 
     # --- the end ---------------------------------------------------------------------------------
 
