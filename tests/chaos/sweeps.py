@@ -131,7 +131,9 @@ class Sweep:
         words += [part for one in self.settings for part in ("--set", one)]
         words += ["--resume"] if self.begun else []
         env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-        env |= {"COLUMNS": "200", "XDG_CACHE_HOME": str(self.folder / "copy")} | self.env
+        env |= {"COLUMNS": "200"} | self.env
+        if "://" in self.storage:
+            env["XDG_CACHE_HOME"] = str(self.root)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 words,

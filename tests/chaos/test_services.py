@@ -17,7 +17,10 @@ from tests.chaos.table import Table
 from tests.orchestrator.bucket import KEYS, Proxy, object_server
 from tests.orchestrator.test_tracking import free_port, mlflow_server
 
-pytestmark = pytest.mark.chaos
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
 FAULTS = {
     "500": "storage answers 500",
@@ -51,6 +54,7 @@ def test_an_object_store_that_breaks(
     )
     kinds = list(FAULTS) * 2 + ["503"]
     chance.shuffle(kinds)
+    draws = random.Random(chance.random())  # asked from the proxy's threads, in no fixed order
     sweep.start()
     for kind, moment in zip(kinds, moments(chance, len(kinds), 1, 20), strict=True):
         sweep.reach(moment)
@@ -60,7 +64,7 @@ def test_an_object_store_that_breaks(
         hit = sweep.hit(FAULTS[kind], text, moment)
         since, before = time.monotonic(), len(proxy.faults)
         proxy.plan = lambda _m, _n, kind=kind, share=share: (  # type: ignore[misc]
-            kind if chance.random() < share else None
+            kind if draws.random() < share else None
         )
         time.sleep(lasts)
         proxy.plan = lambda _method, _number: None
