@@ -20,7 +20,8 @@ from orchestrator.cli_options import (
     load,
     show,
 )
-from orchestrator.cluster_cli import Cluster, Detach, Down, Insecure, refuse_alone, run_there
+from orchestrator.cluster_options import Cluster, Detach, Down, Insecure, There
+from orchestrator.jobs_cli import run_there
 
 
 def sweep(
@@ -57,38 +58,20 @@ def sweep(
         raise typer.BadParameter("--resume keeps the earlier trials and --fresh sets them aside")
     if retry_failed and not resume:
         raise typer.BadParameter("--retry-failed goes with --resume")
-    refuse_alone(cluster, detach=detach, down=down, insecure_cluster=insecure)
-    from orchestrator.sweep import run_sweep
-
+    there = There(cluster, detach, down, insecure)
     spec = load(config, limited(assignments, max_hours, max_cost), storage, seed)
     if smoke:
         from orchestrator.smoke import smoke as tiny
 
         spec = tiny(spec)
     mode: Literal["new", "resume", "fresh"] = "resume" if resume else "fresh" if fresh else "new"
-    console = console_for(as_json)
     if cluster is not None:
-        reports = run_there(
-            cluster,
-            "sweep",
-            [spec],
-            mode,
-            console,
-            detach=detach,
-            take_down=down,
-            insecure=insecure,
-            retry_failed=retry_failed,
-        )
-        for report_file in reports:
-            typer.echo(f"Report: {report_file}")
+        run_there(there, "sweep", [spec], as_json, mode=mode, retry_failed=retry_failed)
         return
-    outcome = run_sweep(spec, mode=mode, console=console, retry_failed=retry_failed)
-    if as_json:
-        typer.echo(outcome.model_dump_json(indent=2))
-    else:
-        found = [text for text in (outcome.verdict, outcome.adaptive) if text]
-        typer.echo("\n".join(["", *found, "", f"Report: {outcome.report}", "Next:"]))
-        typer.echo("\n".join(f"  {command}" for command in outcome.next_commands))
+    from orchestrator.sweep import run_sweep
+
+    outcome = run_sweep(spec, mode=mode, console=console_for(as_json), retry_failed=retry_failed)
+    show(outcome, as_json)
 
 
 def compare(
@@ -126,7 +109,7 @@ def compare(
         dcdctl compare a.yaml b.yaml
         dcdctl compare .dcdctl/runs/3c4a659d6c0e .dcdctl/runs/71b22ce0a4d9
     """
-    refuse_alone(cluster, detach=detach, down=down, insecure_cluster=insecure)
+    there = There(cluster, detach, down, insecure)
     from orchestrator.compare import compare_runs, run_comparison
 
     named = paths or []
@@ -156,19 +139,6 @@ def compare(
             for spec in specs
             for number in numbers or [spec.seed]
         ]
-        console = console_for(as_json)
-        reports = run_there(
-            cluster,
-            "compare",
-            alone,
-            mode,
-            console,
-            detach=detach,
-            take_down=down,
-            insecure=insecure,
-        )
-        if reports:
-            folders = [report_file.parent for report_file in reports]
-            show(compare_runs(folders, folders[0].parents[1] / "comparisons"), as_json)
+        run_there(there, "compare", alone, as_json, mode=mode)
         return
     show(run_comparison(specs, numbers, console_for(as_json), mode=mode), as_json)

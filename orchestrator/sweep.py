@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import Field
 from rich.console import Console
 
 from clusters.embedded import IN_A_JOB, embedded_ray
-from orchestrator.adaptive import measure_adaptive, read_adaptive, sentence, still_to_measure
+from orchestrator.adaptive import measure_adaptive, still_to_measure
 from orchestrator.budget import HOUR
 from orchestrator.disk_space import require_margin, require_space
-from orchestrator.events import EventLog
+from orchestrator.events import EventLog, warnings_to
+from orchestrator.find_run import JOB_NOTE
 from orchestrator.judges import (
     Judge,
     accuracy_counts,
@@ -51,12 +51,12 @@ from orchestrator.stages import (
     select,
 )
 from orchestrator.store import Store, records_of, set_aside, write_atomic
-from orchestrator.summary import summarise
+from orchestrator.sweep_outcome import SweepOutcome, outcome_of
 from orchestrator.trainers import measure_trainers, still_to_train
 from orchestrator.trial import World
 from orchestrator.trial_queue import TrialQueue
 from tasks.errors import BudgetReachedError, FailedTrialsError, UnfinishedRunError
-from tasks.spec import Spec, fingerprint
+from tasks.spec import fingerprint
 
 if TYPE_CHECKING:
     from orchestrator.background_tracker import BackgroundTracker
@@ -64,19 +64,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Mode = Literal["new", "resume", "fresh"]
-
-
-class SweepOutcome(Spec):
-    """What a sweep leaves behind."""
-
-    run_dir: str
-    report: str
-    records: tuple[TrialRecord, ...]
-    resumed: int = Field(ge=0, description="Trials that were there already.")
-    seconds: float
-    verdict: str
-    adaptive: str | None = Field(description="What an attacker who knows of DCD reaches.")
-    next_commands: tuple[str, ...]
 
 
 def run_sweep(
@@ -106,7 +93,7 @@ def run_sweep(
     display = Display(console)
     total = planned_trials(spec.sweep, spec.dcd, spec.training) + 1
     store = Store(spec.storage)
-    with store.locked():
+    with warnings_to(display.warn), store.locked():
         selection = select(spec)
         run = store.run(run_fingerprint(spec, selection))
         if mode == "resume":
@@ -117,6 +104,7 @@ def run_sweep(
                 display.line(f"  set aside, its hours unknown {torn.name}")
         _enter(store, run, mode, total)
         write_atomic(run / "spec.json", spec.model_dump_json(indent=2) + "\n")
+        (run / JOB_NOTE).unlink(missing_ok=True)  # from now on it is driven from here
         records = records_of(run)
         before = len(records)
         require_space(store.root, spec, selection)
@@ -140,16 +128,8 @@ def run_sweep(
         if tracker is not None:
             tracker.submit(records)
             tracker.close(deadline_s=120)
-    outcome = SweepOutcome(
-        run_dir=str(run),
-        report=str(report),
-        records=tuple(records),
-        resumed=before,
-        seconds=round(time.monotonic() - started, 1),
-        verdict=summarise(spec, records, str(run)).verdict,
-        adaptive=sentence(read_adaptive(run), records),
-        next_commands=tuple(_next_commands(spec, run, records)),
-    )
+    seconds = round(time.monotonic() - started, 1)
+    outcome = outcome_of(run, report, resumed=before, seconds=seconds)
     failed = [record for record in records if record.status == "failed"]
     if note is not None:
         raise BudgetReachedError(
@@ -373,13 +353,3 @@ def _heading(spec: ExperimentSpec, selection: Selection, run: Path, before: int,
         f"  control and {total - 1} {what}trials{kept}; attacks: {attacks}\n"
         f"  {run}"
     )
-
-
-def _next_commands(spec: ExperimentSpec, run: Path, records: Sequence[TrialRecord]) -> list[str]:
-    """Return the two commands worth typing next: apply what was found, and look closer."""
-    from orchestrator.tracking import ui_command
-
-    found = summarise(spec, records, str(run))
-    apply = found.command or f"dcdctl sweep {run} --resume --set sweep.trials={len(records) + 5}"
-    look = ui_command(spec) if spec.tracking.enabled else f"dcdctl plan {run}"
-    return [apply, look]

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.completion import run_names
+from orchestrator.cluster_options import Insecure
+from orchestrator.completion import run_names, run_or_job_names
 from orchestrator.failure import Command
 
 if TYPE_CHECKING:
@@ -23,6 +24,22 @@ Run = Annotated[
         autocompletion=run_names,
     ),
 ]
+RunOrJob = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RUN|JOB",
+        help="A run's folder, or its name or a start of that; none is the newest one. A job "
+        "(dcdctl-...) is asked of its cluster.",
+        autocompletion=run_or_job_names,
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|ADDRESS",
+        help="Ask this cluster for JOB, else for its newest; for jobs that another machine sent.",
+    ),
+]
 Storage = Annotated[
     str | None, typer.Option(metavar="URI", help="Where the runs are; else .dcdctl.")
 ]
@@ -37,7 +54,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    run: Run = None,
+    run: RunOrJob = None,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Stay, and draw it again until the run ends.")
     ] = False,
@@ -46,17 +63,29 @@ def status(
         float | None, typer.Option(min=0, help="Of one core for an hour: adds money to the spend.")
     ] = None,
     storage: Storage = None,
+    cluster: Cluster = None,
+    insecure: Insecure = False,
     as_json: Json = False,
 ) -> None:
     """Show where a run is: trials, best so far, spend, time left; and without RUN, all runs.
 
-    It reads the storage alone, so it works from any terminal or machine that sees it.
+    It reads the storage alone, so it works from any terminal or machine that sees it. A job on a
+    cluster, or --cluster, asks the cluster instead.
 
     Example:
         dcdctl status
         dcdctl status 3c4a --watch
         dcdctl status .dcdctl/runs/3c4a659d6c0e --json
+        dcdctl status dcdctl-1125-183001-a1b2 --watch
+        dcdctl status --cluster aws.yaml
     """
+    if _of_a_job(run, cluster):
+        from orchestrator.find_run import storage_root
+        from orchestrator.remote_status import show_status, watched
+
+        with watched(run, storage_root(storage), cluster, insecure=insecure) as job:
+            show_status(job, every if watch else None, hour_price, as_json=as_json)
+        return
     from rich.console import Console, Group
 
     from orchestrator import status_page
@@ -103,8 +132,14 @@ def _json_lines(reader: object, every: float) -> None:
         time.sleep(every)
 
 
+def _of_a_job(run: str | None, cluster: str | None) -> bool:
+    if cluster is not None:
+        return True
+    return run is not None and run.startswith("dcdctl-")
+
+
 def logs(
-    run: Run = None,
+    run: RunOrJob = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Stay, and print what comes until the run ends.")
     ] = False,
@@ -113,6 +148,8 @@ def logs(
     ] = None,
     every: Every = 1.0,
     storage: Storage = None,
+    cluster: Cluster = None,
+    insecure: Insecure = False,
 ) -> None:
     """Print what happened in a run: stages, trials as they ended, warnings, errors.
 
@@ -120,7 +157,15 @@ def logs(
         dcdctl logs
         dcdctl logs 3c4a --follow
         dcdctl logs 3c4a --trial 4
+        dcdctl logs dcdctl-1125-183001-a1b2 --follow
     """
+    if _of_a_job(run, cluster):
+        from orchestrator.find_run import storage_root
+        from orchestrator.remote_status import show_logs, watched
+
+        with watched(run, storage_root(storage), cluster, insecure=insecure) as job:
+            show_logs(job, every if follow else None, trial)
+        return
     from rich.console import Console
 
     from orchestrator import run_log

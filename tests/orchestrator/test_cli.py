@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 from orchestrator.cli import app
 from orchestrator.failure import describe
 from orchestrator.spec import ExperimentSpec
+from orchestrator.sweep_outcome import SweepOutcome
 from tasks import errors
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -44,13 +45,21 @@ class Outcome(BaseModel):
     """What every fake step returns."""
 
     run_dir: str = "runs/1"
-    report: str = "runs/1/report.html"
-    verdict: str = "It holds."
-    adaptive: str | None = "Not against everyone."
-    next_commands: tuple[str, ...] = ("dcdctl report runs/1",)
 
     def render(self, console: Console) -> None:
         console.print("drawn")
+
+
+SWEPT = SweepOutcome(
+    run_dir="runs/1",
+    report="runs/1/report.html",
+    records=(),
+    resumed=0,
+    seconds=1.0,
+    verdict="It holds.",
+    adaptive="Not against everyone.",
+    next_commands=("dcdctl report runs/1",),
+)
 
 
 class Fake:
@@ -68,7 +77,7 @@ class Fake:
                     console.print("progress")
             if self.error is not None:
                 raise self.error
-            return Outcome()
+            return SWEPT if name == "run_sweep" else Outcome()
 
         return called
 
