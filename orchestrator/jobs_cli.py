@@ -108,6 +108,7 @@ def _check_out(job: SentJob, root: Path) -> str | None:
     Raises:
         StoreError: there is something where it is to go.
     """
+    from clusters.cluster_file import Existing, read_cluster
     from orchestrator.job_request import way_back
     from tasks.errors import StoreError
 
@@ -116,7 +117,8 @@ def _check_out(job: SentJob, root: Path) -> str | None:
     out = Path(job.out)
     if job.command == "augment" and out.exists() and (out.is_file() or any(out.iterdir())):
         raise StoreError(f"{out} is there already; give --out a new folder")
-    if way_back(job.specs[0]) == "stays":
+    stays = way_back(job.specs[0]) == "stays"
+    if stays and isinstance(read_cluster(job.where), Existing):
         return (
             "of real people nothing comes back through the logs of a cluster: the result stays on "
             "its head, and its place is named at the end; give --storage s3://bucket/prefix to "
@@ -126,11 +128,13 @@ def _check_out(job: SentJob, root: Path) -> str | None:
 
 
 def _follow(handle: Any, job: SentJob, root: Path, display: Display) -> Any:
-    from orchestrator.cluster_follow import follow
+    from orchestrator.cluster_follow import fetch_result, follow
 
     try:
         with display.live():
-            return follow(handle, job, root, display)
+            found = follow(handle, job, root, display)
+            fetch_result(handle, job, found)
+            return found
     except KeyboardInterrupt:
         typer.echo(
             f"\nthe job goes on without you; come back with: {_come_back(job, root)}, or stop it "
