@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli_options import Json, console_for, show
-from orchestrator.cluster_options import Insecure, There
+from orchestrator.cluster_options import Asked, Insecure, There
 from orchestrator.completion import job_names
 from orchestrator.failure import INTERRUPTED, Command
 
@@ -174,18 +174,21 @@ def attach(
     show(_finish(sent, found), as_json)
 
 
-def cancel(job: Job, storage: Storage = ".dcdctl", insecure: Insecure = False) -> None:
+def cancel(
+    job: Job, storage: Storage = ".dcdctl", cluster: Asked = None, insecure: Insecure = False
+) -> None:
     """Stop a job on a cluster; what it finished stays, and --resume goes on with it.
 
     Example:
         dcdctl cancel dcdctl-1125-183001-a1b2
+        dcdctl cancel dcdctl-1125-183001-a1b2 --cluster aws.yaml
     """
     from clusters.jobs import Jobs
     from clusters.lifecycle import joined
     from orchestrator.cluster_run import sent_job
     from orchestrator.store import Store
 
-    sent = sent_job(Store(storage).root, job)
-    with joined(sent.where, insecure=insecure) as handle:
+    where = cluster or sent_job(Store(storage).root, job).where
+    with joined(where, insecure=insecure) as handle:
         Jobs(handle).stop(job)
     typer.echo(f"{job} was asked to stop")

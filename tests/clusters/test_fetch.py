@@ -1,4 +1,4 @@
-"""What a job leaves on the head, a real SSH host, comes here, and nothing leads out of its place."""
+"""What a job leaves on the head, a real SSH host, comes here; nothing leads out of its place."""
 
 from __future__ import annotations
 
