@@ -286,7 +286,7 @@ def _check_key(cluster: RayFile) -> None:
 
 
 def _ssh(cluster: RayFile, address: str, command: str, deadline_s: float) -> None:
-    words = [*_ssh_words(cluster, address), command]
+    words = [*ssh_words(cluster, address), command]
     try:
         subprocess.run(words, capture_output=True, timeout=deadline_s, check=False)
     except subprocess.TimeoutExpired:
@@ -295,7 +295,8 @@ def _ssh(cluster: RayFile, address: str, command: str, deadline_s: float) -> Non
         ) from None
 
 
-def _ssh_words(cluster: RayFile, address: str, *more: str) -> list[str]:
+def ssh_words(cluster: RayFile, address: str, *more: str) -> list[str]:
+    """Return the command that enters a node of a cluster, as its file says."""
     auth = cluster.config["auth"]
     key = auth.get("ssh_private_key")
     identity = ["-i", str(Path(str(key)).expanduser())] if key else []
@@ -310,7 +311,7 @@ def _tunnel(cluster: RayFile, head: str) -> Iterator[ClusterHandle]:
         port = free.getsockname()[1]
     forward = f"127.0.0.1:{port}:127.0.0.1:{DASHBOARD_PORT}"
     process = subprocess.Popen(
-        _ssh_words(cluster, head, "-N", "-L", forward),
+        ssh_words(cluster, head, "-N", "-L", forward),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

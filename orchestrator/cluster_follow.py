@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -129,25 +129,38 @@ def _step(job: SentJob, found: JobMirror) -> Outcome:
         there, field = AugmentOutcome.model_validate_json(found.outcome), "out"
     else:
         there, field = TrainOutcome.model_validate_json(found.outcome), "checkpoint"
-    match way_back(job.specs[0]):
-        case "storage":
-            _from_storage(job)
-        case "stays":
-            return there
-    return there.model_copy(update={field: job.out})
+    return there.model_copy(update={field: job.out}) if found.fetched else there
 
 
-def _from_storage(job: SentJob) -> None:
-    """Copy a result out of the object store that the job wrote it to."""
+def fetch_result(handle: ClusterHandle, job: SentJob, found: JobMirror) -> None:
+    """Bring the result of augment or train here, while the cluster is up.
+
+    Raises:
+        StoreError: the object store does not give it.
+        ClusterError: the head does not give it.
+    """
+    if job.out is None or found.error is not None:
+        return
+    from clusters.cluster_file import RayFile, read_cluster
+    from clusters.fetch import fetch_folder
+    from orchestrator.cluster_run import THERE
     from orchestrator.job_steps import outputs
     from orchestrator.store import Store
 
-    store = Store(job.specs[0].storage)
-    folder = outputs(store.root, job.job_id)
-    assert store.remote is not None
-    assert job.out is not None
-    store.remote.pull(folder)
-    shutil.copytree(folder / RESULT, job.out, dirs_exist_ok=True)
+    way = way_back(job.specs[0])
+    if way == "storage":
+        store = Store(job.specs[0].storage)
+        folder = outputs(store.root, job.job_id)
+        assert store.remote is not None
+        store.remote.pull(folder)
+        shutil.copytree(folder / RESULT, job.out, dirs_exist_ok=True)
+    elif way == "stays":
+        cluster = read_cluster(job.where)
+        if not isinstance(cluster, RayFile):
+            return
+        place = PurePosixPath(outputs(Path(THERE), job.job_id)) / RESULT
+        fetch_folder(cluster, handle.head, place, Path(job.out))
+    found.fetched = True
 
 
 def _raise(job: SentJob, found: JobMirror) -> None:

@@ -19,6 +19,14 @@ Down = Annotated[bool, typer.Option("--down", help="With --cluster: take it down
 Insecure = Annotated[
     bool, typer.Option("--insecure-cluster", help="Accept a cluster that asks for no token.")
 ]
+Asked = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="FILE|ADDRESS",
+        help="Where JOB is, if another machine sent it.",
+    ),
+]
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class JobMirror:
         stages: of a single step, by name: done, total, seconds.
         error: the job's sentence and exit code, where it failed.
         ended: it said its last word.
+        fetched: what it wrote is here.
     """
 
     def __init__(self, root: Path, job_id: str, where: str, sent: SentJob | None = None) -> None:
@@ -56,6 +57,7 @@ class JobMirror:
         self.stages: dict[str, Event] = {}
         self.error: tuple[str, int] | None = None
         self.ended = False
+        self.fetched = False
 
     def take(self, event: Event) -> None:
         """Keep one event.

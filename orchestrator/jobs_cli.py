@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli_options import Json, console_for, show
-from orchestrator.cluster_options import Insecure, There
+from orchestrator.cluster_options import Asked, Insecure, There
 from orchestrator.completion import job_names
 from orchestrator.failure import INTERRUPTED, Command
 
@@ -108,6 +108,7 @@ def _check_out(job: SentJob, root: Path) -> str | None:
     Raises:
         StoreError: there is something where it is to go.
     """
+    from clusters.cluster_file import Existing, read_cluster
     from orchestrator.job_request import way_back
     from tasks.errors import StoreError
 
@@ -116,7 +117,8 @@ def _check_out(job: SentJob, root: Path) -> str | None:
     out = Path(job.out)
     if job.command == "augment" and out.exists() and (out.is_file() or any(out.iterdir())):
         raise StoreError(f"{out} is there already; give --out a new folder")
-    if way_back(job.specs[0]) == "stays":
+    stays = way_back(job.specs[0]) == "stays"
+    if stays and isinstance(read_cluster(job.where), Existing):
         return (
             "of real people nothing comes back through the logs of a cluster: the result stays on "
             "its head, and its place is named at the end; give --storage s3://bucket/prefix to "
@@ -126,11 +128,13 @@ def _check_out(job: SentJob, root: Path) -> str | None:
 
 
 def _follow(handle: Any, job: SentJob, root: Path, display: Display) -> Any:
-    from orchestrator.cluster_follow import follow
+    from orchestrator.cluster_follow import fetch_result, follow
 
     try:
         with display.live():
-            return follow(handle, job, root, display)
+            found = follow(handle, job, root, display)
+            fetch_result(handle, job, found)
+            return found
     except KeyboardInterrupt:
         typer.echo(
             f"\nthe job goes on without you; come back with: {_come_back(job, root)}, or stop it "
@@ -170,18 +174,21 @@ def attach(
     show(_finish(sent, found), as_json)
 
 
-def cancel(job: Job, storage: Storage = ".dcdctl", insecure: Insecure = False) -> None:
+def cancel(
+    job: Job, storage: Storage = ".dcdctl", cluster: Asked = None, insecure: Insecure = False
+) -> None:
     """Stop a job on a cluster; what it finished stays, and --resume goes on with it.
 
     Example:
         dcdctl cancel dcdctl-1125-183001-a1b2
+        dcdctl cancel dcdctl-1125-183001-a1b2 --cluster aws.yaml
     """
     from clusters.jobs import Jobs
     from clusters.lifecycle import joined
     from orchestrator.cluster_run import sent_job
     from orchestrator.store import Store
 
-    sent = sent_job(Store(storage).root, job)
-    with joined(sent.where, insecure=insecure) as handle:
+    where = cluster or sent_job(Store(storage).root, job).where
+    with joined(where, insecure=insecure) as handle:
         Jobs(handle).stop(job)
     typer.echo(f"{job} was asked to stop")

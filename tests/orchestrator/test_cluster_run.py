@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -154,10 +153,6 @@ def test_ctrl_c_leaves_the_job_and_attach_comes_back(cluster: LocalCluster, tmp_
     ended = run("attach", job, "--storage", str(storage), cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert len(list(storage.glob("runs/*/trials/*/record.json"))) == 3
-    # The seconds are those of the stage, and not of its way here, which is all at once.
-    took = [float(found) for found in re.findall(r"^  prior .* ([0-9.]+) s$", ended.stdout, re.M)]
-    assert took
-    assert took[0] > 0.2
     look = json.loads(run("status", "--storage", str(storage), "--json", cwd=tmp_path).stdout)
     assert look["state"] == "finished"
 

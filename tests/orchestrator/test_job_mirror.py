@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+import re
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from orchestrator import remote_status
+from clusters.handle import ClusterHandle
+from orchestrator import cluster_follow, remote_status
 from orchestrator.compare import comparing
 from orchestrator.config import load_spec
 from orchestrator.events import PREFIX, TO_STDOUT, EventLog
 from orchestrator.find_run import JOB_NOTE
 from orchestrator.job import shown_spec
 from orchestrator.job_mirror import JobMirror, events_of
-from orchestrator.job_request import way_back
+from orchestrator.job_request import SentJob, way_back
 from orchestrator.progress import Display
 from orchestrator.remote_status import WatchedJob
 from orchestrator.run_status import StatusReader
@@ -183,10 +187,39 @@ def test_files_arrive_whole(
     assert sorted(p.name for p in run.iterdir()) == ["empty.json", "evaluation.json"]
 
 
+def test_stages_and_warnings_are_shown_as_they_were_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(TO_STDOUT, "1")
+    there = Display(Console())
+    there.stage("private images", 0, 10)
+    time.sleep(0.3)
+    there.stage("private images", 10, 10)
+    there.warn("MLflow is [away]")
+    there.events.write("done")
+    lines = capsys.readouterr().out.splitlines()
+    monkeypatch.delenv(TO_STDOUT)
+
+    class Jobs:
+        def __init__(self, handle: ClusterHandle) -> None:
+            """Say all at once what was said over a while."""
+
+        def follow(self, job_id: str) -> Iterator[str]:
+            yield from lines
+
+    monkeypatch.setattr(cluster_follow, "Jobs", Jobs)
+    handle = ClusterHandle("lab", "http://127.0.0.1:9", None, "127.0.0.1")
+    job = SentJob(job_id="j", command="train", specs=(load_spec(None, []),), where="lab")
+    cluster_follow.follow(handle, job, tmp_path, Display(Console(width=100)))
+    printed = capsys.readouterr().out
+    found = re.search(r"private images +10 +([0-9.]+) s", printed)
+    assert found is not None
+    assert float(found[1]) >= 0.3
+    assert "warning: MLflow is [away]" in printed
+
+
 def test_a_warning_is_an_event(tmp_path: Path) -> None:
     import logging
-
-    from rich.console import Console
 
     from orchestrator.events import warnings_to
 
