@@ -91,6 +91,7 @@ def augment(
     """
     from augment.encode import Codec
     from augment.plan import count_roles, inflation, make_plan
+    from orchestrator.forget import note_output
     from orchestrator.image_files import ImageFiles
     from orchestrator.materialise import materialise, write_recipes
     from orchestrator.planning import rows_in_order
@@ -102,6 +103,7 @@ def augment(
     store = Store(spec.storage)
     shards = 0
     with store.locked(), ExitStack() as stack:
+        note_output(store, spec.data.kind, "augment", out)
         if not recipes_only:
             stack.enter_context(embedded_ray(spec.compute.cpus))
         stack.enter_context(display.live())
@@ -166,6 +168,7 @@ def train(
 
     from augment.plan import make_plan
     from orchestrator.distributed import fit_distributed
+    from orchestrator.forget import note_output
     from orchestrator.placement import check_capacity
     from orchestrator.publisher import start_publisher
     from orchestrator.serving import fit_served
@@ -177,6 +180,7 @@ def train(
     store = Store(spec.storage)
     with store.locked(), embedded_ray(spec.compute.cpus), display.live():
         check_capacity(spec.training.workers)
+        note_output(store, spec.data.kind, "train", out)
         selection = choose(spec, store, display.stage)
         world = prepare_world(spec, store, selection, display.stage)
         targets = world.targets if defense == "dcd" else ()
@@ -265,11 +269,13 @@ def attack(
     Raises:
         DataError: the classifier does not fit the experiment's data.
     """
+    from orchestrator.forgotten import require_whole
     from orchestrator.judges import judges_of, load_panel, train_judges
     from orchestrator.judging import judge_all
     from orchestrator.trial import Reconstructed, accuracy_of, attack_all
     from tasks.checkpoint import load_checkpoint
 
+    require_whole(checkpoint.absolute())
     display = Display(console)
     store = Store(spec.storage)
     trained = load_checkpoint(checkpoint)
@@ -368,11 +374,13 @@ def train_prior(spec: ExperimentSpec, out: Path, console: Console) -> PriorOutco
     import time
 
     from attacks.prior_files import save_prior
+    from orchestrator.forget import note_output
     from orchestrator.stages import images_of, prior_key, train_any_prior
 
     display = Display(console)
     store = Store(spec.storage)
     with store.locked(), embedded_ray(spec.compute.cpus), display.live():
+        note_output(store, spec.data.kind, "prior train", out)
         selection = select(spec)
         rows, images, digest = images_of(
             spec, store, selection.split("public"), "public", display.stage

@@ -28,7 +28,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 DCDCTL = Path(sys.executable).with_name("dcdctl")
 COMMANDS = ["sweep", "protect", "report", "plan", "augment", "train", "attack", "prior train"] + [
     *("audit", "prior convert", "landscape", "trainers", "status", "logs", "trials", "track"),
-    *("init", "validate", "schema", "doctor"),
+    *("forget", "clean", "init", "validate", "schema", "doctor"),
 ]
 ERRORS = [
     kind
