@@ -162,13 +162,13 @@ def fetch_result(handle: ClusterHandle, job: SentJob, found: JobMirror) -> None:
     from clusters.cluster_file import RayFile, read_cluster
     from clusters.fetch import fetch_folder
     from orchestrator.cluster_run import THERE
-    from orchestrator.job_steps import outputs
+    from orchestrator.job_steps import result_folder
     from orchestrator.store import Store
 
     way = way_back(job.specs[0])
     if way == "storage":
         store = Store(job.specs[0].storage)
-        folder = outputs(store.root, job.job_id)
+        folder = result_folder(store.root, job.job_id)
         assert store.remote is not None
         store.remote.pull(folder)
         shutil.copytree(folder / RESULT, job.out, dirs_exist_ok=True)
@@ -176,8 +176,11 @@ def fetch_result(handle: ClusterHandle, job: SentJob, found: JobMirror) -> None:
         cluster = read_cluster(job.where)
         if not isinstance(cluster, RayFile):
             return
-        place = PurePosixPath(outputs(Path(THERE), job.job_id)) / RESULT
+        place = PurePosixPath(result_folder(Path(THERE), job.job_id)) / RESULT
         fetch_folder(cluster, handle.head, place, Path(job.out))
+    from orchestrator.forget import note_output
+
+    note_output(Store(str(found.root)), job.specs[0].data.kind, job.command, Path(job.out))
     found.fetched = True
 
 

@@ -89,6 +89,7 @@ def augment(
     """
     from augment.encode import Codec
     from augment.plan import count_roles, inflation, make_plan
+    from orchestrator.forget import note_output
     from orchestrator.image_files import ImageFiles
     from orchestrator.materialise import materialise, write_recipes
     from orchestrator.planning import rows_in_order
@@ -100,6 +101,7 @@ def augment(
     store = Store(spec.storage)
     shards = 0
     with store.locked(), ExitStack() as stack:
+        note_output(store, spec.data.kind, "augment", out)
         if not recipes_only:
             stack.enter_context(embedded_ray(spec.compute.cpus))
         stack.enter_context(display.live())
@@ -164,6 +166,7 @@ def train(
 
     from augment.plan import make_plan
     from orchestrator.distributed import fit_distributed
+    from orchestrator.forget import note_output
     from orchestrator.placement import check_capacity
     from orchestrator.publisher import start_publisher
     from orchestrator.serving import fit_served
@@ -175,6 +178,7 @@ def train(
     store = Store(spec.storage)
     with store.locked(), embedded_ray(spec.compute.cpus), display.live():
         check_capacity(spec.training.workers)
+        note_output(store, spec.data.kind, "train", out)
         selection = choose(spec, store, display.stage)
         world = prepare_world(spec, store, selection, display.stage)
         targets = world.targets if defense == "dcd" else ()
@@ -263,11 +267,13 @@ def attack(
     Raises:
         DataError: the classifier does not fit the experiment's data.
     """
+    from orchestrator.forgotten import require_whole
     from orchestrator.judges import judges_of, load_panel, train_judges
     from orchestrator.judging import judge_all
     from orchestrator.trial import Reconstructed, accuracy_of, attack_all
     from tasks.checkpoint import load_checkpoint
 
+    require_whole(checkpoint.absolute())
     display = Display(console)
     store = Store(spec.storage)
     trained = load_checkpoint(checkpoint)

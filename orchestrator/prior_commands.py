@@ -37,11 +37,13 @@ def train_prior(spec: ExperimentSpec, out: Path, console: Console) -> PriorOutco
     import time
 
     from attacks.prior_files import save_prior
+    from orchestrator.forget import note_output
     from orchestrator.stages import images_of, prior_key, train_any_prior
 
     display = Display(console)
     store = Store(spec.storage)
     with store.locked(), embedded_ray(spec.compute.cpus), display.live():
+        note_output(store, spec.data.kind, "prior train", out)
         selection = select(spec)
         rows, images, digest = images_of(
             spec, store, selection.split("public"), "public", display.stage
