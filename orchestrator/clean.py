@@ -178,7 +178,12 @@ def _old(
         elif weights := _weights(files, run):
             yield run, _thing(files, "weights and pictures", run, weights)
     yield from _old_artefacts(files, staying, before, everything)
-    for kind, parent in (("table", "comparisons"), ("table", "reports"), ("audit", "audits")):
+    for kind, parent in (
+        ("table", "comparisons"),
+        ("table", "reports"),
+        ("audit", "audits"),
+        ("result of a job", "results"),
+    ):
         for folder in files.folders(parent):
             if _last(files, files.below(folder)) < before:
                 yield folder, _thing(files, kind, folder, files.below(folder))

@@ -92,7 +92,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
         "orchestrator.report": ["write_report"],
         "orchestrator.landscape": ["landscape"],
         "orchestrator.planning": ["plan_summary"],
-        "orchestrator.commands": ["augment", "train", "attack", "train_prior"] + ["convert_prior"],
+        "orchestrator.commands": ["augment", "train", "attack"],
+        "orchestrator.prior_commands": ["train_prior", "convert_prior"],
     }
     for name, members in functions.items():
         module = ModuleType(name)
