@@ -93,9 +93,9 @@ def augment(
     from augment.plan import count_roles, inflation, make_plan
     from orchestrator.image_files import ImageFiles
     from orchestrator.materialise import materialise, write_recipes
+    from orchestrator.plan_tally import plan_digest
     from orchestrator.planning import rows_in_order
     from orchestrator.progress import Pace
-    from orchestrator.trial import plan_digest
 
     chosen = None if codec is None else Codec.parse(codec)
     display, pace = Display(console), Pace()

@@ -60,13 +60,13 @@ def cost_of(
     counted: dict[str, int] = {_name(spec.dcd): planned}
 
     def rows_of(dcd: DcdSpec | None) -> int:
-        from augment.plan import make_plan
+        from orchestrator.plan_tally import tally_plan
 
         if dcd is None:
             return before
         if _name(dcd) not in counted:
-            plan = make_plan(rows, selection.targets, selection.num_classes, dcd, spec.seed)
-            counted[_name(dcd)] = plan.num_rows
+            plan = tally_plan(rows, selection.targets, selection.num_classes, dcd, spec.seed)
+            counted[_name(dcd)] = plan.rows
         return counted[_name(dcd)]
 
     work = workload(

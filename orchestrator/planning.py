@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
@@ -114,9 +116,8 @@ def plan_summary(
         calibrated: measure the speed of every stage first; images are decoded for that.
         console: for the calibration's progress.
     """
-    from augment.plan import count_roles, inflation, make_plan, received
     from orchestrator.gpu_hours import gpu_hours
-    from orchestrator.trial import plan_digest
+    from orchestrator.plan_tally import tally_plan
 
     store = Store(spec.storage)
     where = this_machine(spec.compute.cpus) if cluster is None else named_cluster(cluster)
@@ -128,10 +129,10 @@ def plan_summary(
             calibrate(spec, store, display.stage)
     selection = choose(spec, store, lambda *_: None)
     rows = rows_in_order(selection)
-    plan = make_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
+    plan = tally_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
     before = selection.split("train").num_rows
     trials = planned_trials(spec.sweep, spec.dcd, spec.training)
-    training = spec.training.epochs * (trials * plan.num_rows + before)
+    training = spec.training.epochs * (trials * plan.rows + before)
     images = (trials + 1) * _attack_images(spec, len(selection.targets))
     scale = (spec.data.image_size / 32) ** 2
     low, high = (
@@ -147,19 +148,27 @@ def plan_summary(
             )
             for t in selection.targets
         },
-        counts=count_roles(plan),
+        counts=plan.counts,
         rows_before=before,
-        rows_after=plan.num_rows,
-        inflation=round(inflation(plan, rows, selection.targets), 4),
-        received=round(float(received(plan, rows, selection.num_classes).max()), 4),
-        fingerprint=plan_digest(plan),
+        rows_after=plan.rows,
+        inflation=round(_inflation(plan.rows, before, rows, selection), 4),
+        received=round(plan.received, 4),
+        fingerprint=plan.fingerprint,
         trials=trials,
         training_rows=training,
         generator_images=images,
         core_minutes=(round(low, 1), round(high, 1)),
         gpu_hours=gpu_hours(spec, training, before + lent, images),
-        cost=cost_of(spec, store, selection, where, rows, plan.num_rows),
+        cost=cost_of(spec, store, selection, where, rows, plan.rows),
     )
+
+
+def _inflation(after: int, before: int, rows: pa.Table, selection: Selection) -> float:
+    """Return the training rows that protecting adds up to, per row of the targets before."""
+    own = np.isin(rows["label"].to_numpy(), [int(target.label) for target in selection.targets])
+    train = pc.equal(rows["split"], "train").to_numpy(zero_copy_only=False)
+    mine = int(np.count_nonzero(own & train))
+    return (after - before + mine) / mine if mine else 1.0
 
 
 def rows_in_order(selection: Selection) -> pa.Table:
