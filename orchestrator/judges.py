@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.bundle import Bundle, pack, unpacked
+from orchestrator.bundle import Bundle, pack, scratch, unpacked
+from orchestrator.publisher import publish
 from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import Progress, evaluation_plan
 from orchestrator.store import MANIFEST, Store, stage
@@ -166,3 +167,19 @@ def _train(judge: Judge, world: World, progress: Progress | None) -> None:
         return {"clean_hits": hits.overall, "architecture": judge.spec.architecture}
 
     stage(judge.folder, make)
+
+
+def judges_task(
+    judges: list[Judge], trained: dict[str, Bundle], world: World, publisher: Any
+) -> dict[str, Bundle]:
+    """Train, in a Ray worker on any node, the judges that are not there; return all by role."""
+    import torch
+
+    torch.set_num_threads(1)
+    found = dict(trained)
+    for judge in judges:
+        if judge.role not in found:
+            with scratch() as folder:
+                found |= train_judges([replace(judge, folder=folder)], world)
+            publish(publisher, judge.folder, found[judge.role], MANIFEST)
+    return found

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from augment.spec import DcdSpec
 from orchestrator.events import EventLog, to_stdout
 from orchestrator.records import TrialRecord
+from orchestrator.retries import Lost
 
 
 class Display:
@@ -124,6 +126,19 @@ class TrialProgress:
     def begin(self, index: int, trial_id: str) -> None:
         """Say that a trial was handed out."""
         self.display.events.write("begin", index=index, trial_id=trial_id)
+
+    def lose(self, lost: Lost) -> None:
+        """Say that a trial gave no record, and whether it is run again."""
+        self.display.events.write(
+            "lost",
+            index=lost.index,
+            trial_id=lost.trial_id,
+            failure=lost.broken.failure,
+            verdict=lost.verdict,
+            reason=lost.broken.sentence,
+        )
+        then = "run again" if lost.verdict == "again" else "not run again in this sitting"
+        self.display.line(f"  trial {lost.index:>3} is {then}: {escape(lost.broken.sentence)}")
 
     def finish(self, record: TrialRecord) -> None:
         """Count a finished trial and print its line."""

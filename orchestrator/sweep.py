@@ -12,7 +12,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +22,6 @@ from rich.console import Console
 from clusters.embedded import IN_A_JOB, embedded_ray
 from orchestrator.adaptive import measure_adaptive, read_adaptive, sentence, still_to_measure
 from orchestrator.budget import HOUR
-from orchestrator.bundle import Bundle, scratch
 from orchestrator.disk_space import require_margin, require_space
 from orchestrator.events import EventLog
 from orchestrator.judges import (
@@ -31,16 +29,17 @@ from orchestrator.judges import (
     accuracy_counts,
     is_trained,
     judges_of,
+    judges_task,
     protocol_key,
     seconds_of,
-    train_judges,
     trained_judges,
 )
 from orchestrator.ledger import set_aside_torn
 from orchestrator.placement import Placement, capacity_now, enough_capacity, options, place
 from orchestrator.progress import Display, TrialProgress
-from orchestrator.publisher import publish, start_publisher
+from orchestrator.publisher import start_publisher
 from orchestrator.records import Rate, TrialRecord
+from orchestrator.retries import RetryBudget
 from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
 from orchestrator.spending import NOTE, BudgetNote, Spending
@@ -51,7 +50,7 @@ from orchestrator.stages import (
     prepare_world,
     select,
 )
-from orchestrator.store import MANIFEST, Store, records_of, set_aside, write_atomic
+from orchestrator.store import Store, records_of, set_aside, write_atomic
 from orchestrator.summary import summarise
 from orchestrator.trainers import measure_trainers, still_to_train
 from orchestrator.trial import World
@@ -237,7 +236,7 @@ def _run_trials(
     # Beside trials they hold no core: made again after a failure, they would wait for the cores of
     # trials that wait for them.
     held = options(placed.task) if placed.judges_first else {"num_cpus": 0}
-    make_judges = ray.remote(**held, max_retries=2)(_judges_task)
+    make_judges = ray.remote(**held, max_retries=2)(judges_task)
     judges_ref = make_judges.remote(judges, trained_judges(judges), world_ref, publisher)
     if placed.judges_first:
         judges_ref = ray.put(ray.get(judges_ref))  # the driver's: no lost node takes them along
@@ -265,7 +264,7 @@ def _run_trials(
 
     if queue.missing():
         given = {"world": world_ref, "judges": judges_ref, "publisher": publisher}
-        _tune(spec, given | {"prior": prior}, queue, placed, bar.begin, finished)
+        _tune(spec, given | {"prior": prior}, queue, placed, bar, finished)
     ray.get(judges_ref)
     _write_evaluation(run, judges, spec)
     for judge in new_judges:
@@ -292,12 +291,13 @@ def _tune(
     shared: dict[str, Any],
     queue: TrialQueue,
     placed: Placement,
-    begun: Callable[[int, str], None],
+    bar: TrialProgress,
     finished: Callable[[TrialRecord], None],
 ) -> None:
     """Run the queue through Ray Tune."""
     from orchestrator.tune_adapter import tune_queue
 
+    compute = spec.compute
     scratch = tempfile.mkdtemp(prefix="dcd-tune-")
     try:
         tune_queue(
@@ -306,27 +306,13 @@ def _tune(
             placed=placed,
             workers=spec.training.workers,
             scratch=Path(scratch),
-            begun=begun,
+            begun=bar.begin,
             finished=finished,
+            lost=bar.lose,
+            retries=RetryBudget(queue.total, compute.trial_retries, compute.sweep_retries),
         )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _judges_task(
-    judges: list[Judge], trained: dict[str, Bundle], world: World, publisher: Any
-) -> dict[str, Bundle]:
-    """Train, in a Ray worker on any node, the judges that are not there; return all by role."""
-    import torch
-
-    torch.set_num_threads(1)
-    found = dict(trained)
-    for judge in judges:
-        if judge.role not in found:
-            with scratch() as folder:
-                found |= train_judges([replace(judge, folder=folder)], world)
-            publish(publisher, judge.folder, found[judge.role], MANIFEST)
-    return found
 
 
 def _write_examples(run: Path, world: World) -> None:

@@ -198,7 +198,7 @@ def run_trial(
             found = _measure(plan, world, prior, panel, fit, out, clock, attack)
             record = record.model_copy(update=found)
         except Exception as error:
-            if classify(error) != "trial":
+            if classify(error) not in ("trial", "data"):
                 raise
             record = record.model_copy(update={"status": "failed", "error": sentence(error)})
         record = record.model_copy(update={"cost_s": clock.seconds})

@@ -133,14 +133,16 @@ class TrialQueue:
         if self.ledger is not None:
             self.ledger.closed(self._given[record.index])
 
-    def lose(self, trial_id: str) -> None:
+    def lose(self, trial_id: str, *, again: bool = False) -> None:
         """Take a trial that ended without a record; what it took is spent.
 
-        It is not given out again in this sitting: Tune has tried already.
+        Args:
+            trial_id: of the trial.
+            again: it is handed out again, first of all; else not in this sitting.
         """
         index = next(i for i, given in self._given.items() if given == trial_id)
         hours = self.schedule.budget.leases[str(index)].spent_hours(self.clock())
-        self.schedule.lose(index, hours, again=False)
+        self.schedule.lose(index, hours, again=again)
         if self.ledger is not None:
             self.ledger.closed(trial_id, hours)
 
