@@ -93,8 +93,7 @@ def augment(
     from augment.plan import count_roles, inflation, make_plan
     from orchestrator.image_files import ImageFiles
     from orchestrator.materialise import materialise, write_recipes
-    from orchestrator.plan_tally import plan_digest
-    from orchestrator.planning import rows_in_order
+    from orchestrator.plan_tally import plan_digest, rows_in_order
     from orchestrator.progress import Pace
 
     chosen = None if codec is None else Codec.parse(codec)

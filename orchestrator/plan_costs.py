@@ -80,6 +80,19 @@ def cost_of(
     return estimate(spec, work, known, cluster, device if known else None)
 
 
+def expected_trial_hours(spec: ExperimentSpec, store: Store, selection: Selection) -> float | None:
+    """Return the device-hours that nine of ten trials stay below; None where nobody knows."""
+    from orchestrator.named_cluster import this_machine
+    from orchestrator.plan_tally import rows_in_order, tally_plan
+
+    if not speeds_for(store, device_name(), read(store, device_name())):
+        return None
+    rows = rows_in_order(selection)
+    plan = tally_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
+    cost = cost_of(spec, store, selection, this_machine(spec.compute.cpus), rows, plan.rows)
+    return None if cost.trial_hours is None else cost.trial_hours.p90
+
+
 def _name(dcd: DcdSpec) -> str:
     return dcd.model_dump_json()
 

@@ -6,6 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ from augment.spec import DcdSpec
 from augment.stream_plan import COLUMNS, check_independent, stream_plan
 from tasks.errors import SpecError
 from tasks.types import TargetClass
+
+if TYPE_CHECKING:
+    from orchestrator.stages import Selection
 
 BATCH = 1 << 18
 """Rows that are planned at once."""
@@ -88,6 +92,17 @@ class PlanTally:
     def fingerprint(self) -> str:
         """Of the recipes in their order: `plan_digest` of the whole."""
         return self._digest.value
+
+
+def rows_in_order(selection: Selection) -> pa.Table:
+    """Return the rows in the order of the decoded images, so that plans have one fingerprint.
+
+    Images that turn out to be unreadable are still among them.
+    """
+    from tasks.datasets.selection import ROW_ORDER
+
+    parts = [selection.split(*names) for names in (("train", "test"), ("surrogate",))]
+    return pa.concat_tables([part.sort_by(ROW_ORDER) for part in parts]).combine_chunks()
 
 
 def tally_plan(

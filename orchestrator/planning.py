@@ -117,7 +117,7 @@ def plan_summary(
         console: for the calibration's progress.
     """
     from orchestrator.gpu_hours import gpu_hours
-    from orchestrator.plan_tally import tally_plan
+    from orchestrator.plan_tally import rows_in_order, tally_plan
 
     store = Store(spec.storage)
     where = this_machine(spec.compute.cpus) if cluster is None else named_cluster(cluster)
@@ -169,17 +169,6 @@ def _inflation(after: int, before: int, rows: pa.Table, selection: Selection) ->
     train = pc.equal(rows["split"], "train").to_numpy(zero_copy_only=False)
     mine = int(np.count_nonzero(own & train))
     return (after - before + mine) / mine if mine else 1.0
-
-
-def rows_in_order(selection: Selection) -> pa.Table:
-    """Return the rows in the order of the decoded images, so that plans have one fingerprint.
-
-    Images that turn out to be unreadable are still among them.
-    """
-    from tasks.datasets.selection import ROW_ORDER
-
-    parts = [selection.split(*names) for names in (("train", "test"), ("surrogate",))]
-    return pa.concat_tables([part.sort_by(ROW_ORDER) for part in parts]).combine_chunks()
 
 
 def _attack_images(spec: ExperimentSpec, targets: int) -> int:
