@@ -9,10 +9,10 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
+from clusters.token import own_token
 from tasks.errors import ClusterError
 
 WORKER_ENV = {
@@ -34,6 +34,12 @@ DRIVER_ENV = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 
+
+NOT_FOR_WORKERS = (
+    *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
+    "PGPASSWORD",
+)
+"""Secrets that the driver alone uses; a process of Ray inherits the driver's environment."""
 
 IN_A_JOB = "DCDCTL_IN_A_JOB"
 """Environment variable of a process that a cluster runs as a job: it uses that cluster."""
@@ -84,6 +90,7 @@ def embedded_ray(cpus: int | None = None) -> Iterator[None]:
         return
     # Socket paths are limited to about 100 characters: keep the folder's name short.
     scratch = tempfile.mkdtemp(prefix="dcd-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    _keep_token_private()
     try:
         try:
             ray.init(
@@ -93,14 +100,13 @@ def embedded_ray(cpus: int | None = None) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level="ERROR",
                 _temp_dir=scratch,
-                runtime_env={"env_vars": WORKER_ENV},
+                runtime_env={"env_vars": WORKER_ENV | _blank(NOT_FOR_WORKERS)},
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ClusterError(
                 f"Ray did not start ({reason}); run `dcdctl doctor` to see what is missing"
             ) from error
-        _keep_token_private()
         # A trial that failed is told of in one sentence of ours, not in Tune's traceback.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         from ray.data import DataContext
@@ -112,6 +118,10 @@ def embedded_ray(cpus: int | None = None) -> Iterator[None]:
         with _no_collection():
             ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _blank(names: Sequence[str]) -> dict[str, str]:
+    return {name: "" for name in names if name in os.environ}
 
 
 @contextmanager
@@ -148,7 +158,6 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 
 def _keep_token_private() -> None:
-    """Ray writes its token readable for everybody."""
-    token = Path.home() / ".ray" / "auth_token"
-    if token.is_file():
-        token.chmod(0o600)
+    """Make the token before Ray does: Ray's own is readable for everybody."""
+    with suppress(OSError):  # a home folder that cannot be written is Ray's matter
+        own_token()
