@@ -128,14 +128,31 @@ def tally_plan(
     Raises:
         TargetClassError, SurrogateError: as `make_plan` does.
     """
-    tally = PlanTally(num_classes, [int(target.label) for target in targets])
     try:
         check_independent(dcd, targets)
     except SpecError:
+        tally = PlanTally(num_classes, [int(target.label) for target in targets])
         tally.add(make_plan(rows, targets, num_classes, dcd, seed))
         return tally
+    return tally_batches(_cut(rows, batch), targets, num_classes, dcd, seed)
+
+
+def tally_batches(
+    batches: Iterable[pa.Table],
+    targets: Sequence[TargetClass],
+    num_classes: int,
+    dcd: DcdSpec,
+    seed: int,
+) -> PlanTally:
+    """Do the same for a row table that comes in batches, and is never held either.
+
+    Raises:
+        SpecError: a lever makes targets depend on each other.
+        TargetClassError, SurrogateError: as `make_plan` does.
+    """
+    tally = PlanTally(num_classes, [int(target.label) for target in targets])
     with tempfile.TemporaryDirectory(prefix="dcd-plan-") as folder:
-        parts = stream_plan(_cut(rows, batch), targets, num_classes, dcd, seed, Path(folder))
+        parts = stream_plan(batches, targets, num_classes, dcd, seed, Path(folder))
         for part in parts:
             tally.add(part)
     return tally

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from orchestrator.estimate import Cost
 from orchestrator.named_cluster import named_cluster, this_machine
-from orchestrator.plan_costs import cost_of, render_cost
+from orchestrator.plan_costs import cost_of, cost_of_large, render_cost
 from orchestrator.progress import Display
 from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
@@ -117,7 +117,8 @@ def plan_summary(
         console: for the calibration's progress.
     """
     from orchestrator.gpu_hours import gpu_hours
-    from orchestrator.plan_tally import rows_in_order, tally_plan
+    from orchestrator.large_data import large_data
+    from orchestrator.plan_tally import rows_in_order, tally_batches, tally_plan
 
     store = Store(spec.storage)
     where = this_machine(spec.compute.cpus) if cluster is None else named_cluster(cluster)
@@ -127,10 +128,22 @@ def plan_summary(
         display = Display(console or Console(stderr=True))
         with store.locked(), display.live():
             calibrate(spec, store, display.stage)
-    selection = choose(spec, store, lambda *_: None)
-    rows = rows_in_order(selection)
-    plan = tally_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
-    before = selection.split("train").num_rows
+    large = large_data(spec)
+    if large is not None:
+        selection, before, lent = large.selection, large.train, large.lent
+        own = large.protected
+        plan = tally_batches(
+            large.batches(), selection.targets, selection.num_classes, spec.dcd, spec.seed
+        )
+        cost = cost_of_large(spec, store, large, where, plan.rows)
+    else:
+        selection = choose(spec, store, lambda *_: None)
+        rows = rows_in_order(selection)
+        before = selection.split("train").num_rows
+        lent = selection.split("surrogate").num_rows
+        own = _own_rows(rows, selection)
+        plan = tally_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
+        cost = cost_of(spec, store, selection, where, rows, plan.rows)
     trials = planned_trials(spec.sweep, spec.dcd, spec.training)
     training = spec.training.epochs * (trials * plan.rows + before)
     images = (trials + 1) * _attack_images(spec, len(selection.targets))
@@ -140,7 +153,6 @@ def plan_summary(
         for i in (1, 0)
     )
     public_key = str(spec.seed) if spec.data.kind == "builtin" else None
-    lent = selection.split("surrogate").num_rows
     return PlanReport(
         targets={
             store.pseudonym(t.identity, public_key=public_key): ", ".join(
@@ -151,7 +163,7 @@ def plan_summary(
         counts=plan.counts,
         rows_before=before,
         rows_after=plan.rows,
-        inflation=round(_inflation(plan.rows, before, rows, selection), 4),
+        inflation=round((plan.rows - before + own) / own if own else 1.0, 4),
         received=round(plan.received, 4),
         fingerprint=plan.fingerprint,
         trials=trials,
@@ -159,16 +171,15 @@ def plan_summary(
         generator_images=images,
         core_minutes=(round(low, 1), round(high, 1)),
         gpu_hours=gpu_hours(spec, training, before + lent, images),
-        cost=cost_of(spec, store, selection, where, rows, plan.rows),
+        cost=cost,
     )
 
 
-def _inflation(after: int, before: int, rows: pa.Table, selection: Selection) -> float:
-    """Return the training rows that protecting adds up to, per row of the targets before."""
+def _own_rows(rows: pa.Table, selection: Selection) -> int:
+    """Return how many training rows the targets have."""
     own = np.isin(rows["label"].to_numpy(), [int(target.label) for target in selection.targets])
     train = pc.equal(rows["split"], "train").to_numpy(zero_copy_only=False)
-    mine = int(np.count_nonzero(own & train))
-    return (after - before + mine) / mine if mine else 1.0
+    return int(np.count_nonzero(own & train))
 
 
 def _attack_images(spec: ExperimentSpec, targets: int) -> int:
