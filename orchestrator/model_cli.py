@@ -84,9 +84,11 @@ def attack(
     there = There(cluster, detach, down, insecure)
     spec = load(config, assignments, storage, seed)
     if cluster is not None:
+        from orchestrator.forgotten import require_whole
         from orchestrator.job_request import StepOptions
         from tasks.checkpoint import load_checkpoint
 
+        require_whole(checkpoint.absolute())
         load_checkpoint(checkpoint)  # what is damaged is not worth a way to a cluster
         step = StepOptions(screen=screen)
         run_there(there, "attack", [spec], as_json, checkpoint=checkpoint, step=step)
@@ -98,10 +100,10 @@ def attack(
 
 def landscape(
     run: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="RUN",
-            help="A run's folder, as sweep names it.",
+            help="A run's folder, its name or a start of that, or its s3:// address.",
             autocompletion=run_folders,
         ),
     ],
@@ -111,6 +113,9 @@ def landscape(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Of each target and kind.")] = 8,
     probes: Annotated[int, typer.Option(min=1, help="Of the trace, for each image.")] = 8,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URI", help="Where the runs are; else .dcdctl.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure loss and curvature around targets and surrogates: did the levers work as meant?
@@ -119,5 +124,7 @@ def landscape(
         dcdctl landscape .dcdctl/runs/3c4a659d6c0e
     """
     from orchestrator.landscape import landscape as measure
+    from orchestrator.open_run import open_run
 
-    show(measure(run, console_for(as_json), trial=trial, images=images, probes=probes), as_json)
+    folder = open_run(run, storage, weights=True)
+    show(measure(folder, console_for(as_json), trial=trial, images=images, probes=probes), as_json)

@@ -74,13 +74,27 @@ def sweep(
     show(outcome, as_json)
 
 
+def _is_run(path: Path, storage: str | None) -> bool:
+    """Say whether a word names a finished run and no experiment file."""
+    from orchestrator.find_run import runs_of, storage_root
+    from orchestrator.open_run import split_address
+
+    if path.exists():
+        return (path / "trials").is_dir()
+    if split_address(str(path), None)[1] is not None:
+        return True
+    if path.suffix or path.name != str(path):
+        return False
+    return any(run.name.startswith(path.name) for run in runs_of(storage_root(storage)))
+
+
 def compare(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
             metavar="PATHS",
-            help="Experiment files to run, or folders of finished runs to read; none is the "
-            "built-in experiment.",
+            help="Experiment files to run, or finished runs to read (folders, names, s3:// "
+            "addresses); none is the built-in experiment.",
         ),
     ] = None,
     seeds: Annotated[
@@ -108,16 +122,25 @@ def compare(
         dcdctl compare --seeds 0,1,2
         dcdctl compare a.yaml b.yaml
         dcdctl compare .dcdctl/runs/3c4a659d6c0e .dcdctl/runs/71b22ce0a4d9
+        dcdctl compare 3c4a 71b2 --storage s3://bucket/prefix
     """
     there = There(cluster, detach, down, insecure)
     from orchestrator.compare import compare_runs, run_comparison
 
     named = paths or []
-    runs = [path for path in named if (path / "trials").is_dir()]
+    runs = [path for path in named if _is_run(path, storage)]
     if runs and len(runs) == len(named):
         if seeds or assignments or smoke or resume or max_hours or max_cost:
             raise typer.BadParameter("finished runs are only read; name nothing but --storage")
-        show(compare_runs(runs, Path(storage or ".dcdctl") / "comparisons"), as_json)
+        from orchestrator.find_run import storage_root
+        from orchestrator.open_run import open_runs, publish
+
+        folders = open_runs([str(path) for path in runs], storage)
+        out = storage_root(storage) if storage else folders[0].absolute().parents[1]
+        outcome = compare_runs(folders, out / "comparisons")
+        show(outcome, as_json)
+        if address := publish(Path(outcome.table)):
+            typer.echo(f"also at {address}", err=True)
         return
     if runs:
         raise typer.BadParameter("name experiment files or folders of runs, not both")

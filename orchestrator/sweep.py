@@ -24,6 +24,7 @@ from orchestrator.budget import HOUR
 from orchestrator.disk_space import require_margin, require_space
 from orchestrator.events import EventLog, warnings_to
 from orchestrator.find_run import JOB_NOTE
+from orchestrator.forgotten import require_whole
 from orchestrator.judges import (
     Judge,
     accuracy_counts,
@@ -35,8 +36,10 @@ from orchestrator.judges import (
     trained_judges,
 )
 from orchestrator.ledger import set_aside_torn
+from orchestrator.open_run import shown_path
 from orchestrator.placement import Placement, capacity_now, enough_capacity, options, place
 from orchestrator.progress import Display, TrialProgress
+from orchestrator.provenance import note_needs, note_people
 from orchestrator.publisher import start_publisher
 from orchestrator.records import Rate, TrialRecord
 from orchestrator.retries import RetryBudget
@@ -129,7 +132,8 @@ def run_sweep(
             tracker.submit(records)
             tracker.close(deadline_s=120)
     seconds = round(time.monotonic() - started, 1)
-    outcome = outcome_of(run, report, resumed=before, seconds=seconds)
+    page = tracker.page if tracker else None
+    outcome = outcome_of(run, report, resumed=before, seconds=seconds, page=page)
     failed = [record for record in records if record.status == "failed"]
     if note is not None:
         raise BudgetReachedError(
@@ -153,12 +157,14 @@ def run_fingerprint(spec: ExperimentSpec, selection: Selection) -> str:
 
 
 def _enter(store: Store, run: Path, mode: Mode, total: int) -> None:
+    if mode != "fresh":
+        require_whole(run)
     if mode == "fresh" and run.exists():
         store.set_aside(run)  # unread: a torn record is no reason to keep it
     elif mode == "new" and (run / "spec.json").exists() and (done := len(records_of(run))) < total:
         raise UnfinishedRunError(
-            f"this experiment has {done} of {total} trials in {run}; add --resume to go on with "
-            "them, or --fresh to set them aside and start over"
+            f"this experiment has {done} of {total} trials in {shown_path(run)}; add --resume to "
+            "go on with them, or --fresh to set them aside and start over"
         )
     run.mkdir(parents=True, exist_ok=True)
 
@@ -207,9 +213,11 @@ def _run_trials(
         prior, prior_key = prepare_prior(spec, store, selection, display.stage)
     require_margin(store.root)
     judged_by = fingerprint([protocol_key(spec, world), prior_key])
+    note_people(run, store, world.rows)
     _write_examples(run, world)
 
     judges = judges_of(spec, world, store)
+    note_needs(run, store)
     new_judges = [judge for judge in judges if not is_trained(judge)]
     world_ref = ray.put(world)
     publisher = start_publisher()
@@ -263,6 +271,7 @@ def _run_trials(
     waiting = still_to_train(spec, records, run, spec.hostile_trainers)
     with ledger.stage("trainers", devices):
         measure_trainers(spec, store, selection, run, waiting, shared, display.stage)
+    note_needs(run, store)
     return None
 
 
@@ -351,5 +360,5 @@ def _heading(spec: ExperimentSpec, selection: Selection, run: Path, before: int,
         f"[bold]{spec.name}[/bold]  {selection.num_classes} identities, "
         f"{len(selection.targets)} protected, seed {spec.seed}\n"
         f"  control and {total - 1} {what}trials{kept}; attacks: {attacks}\n"
-        f"  {run}"
+        f"  {shown_path(run)}"
     )

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from orchestrator.adaptive import read_adaptive, sentence
 from orchestrator.finished_run import load_run
+from orchestrator.open_run import shown_path
 from orchestrator.records import TrialRecord
 from orchestrator.spec import ExperimentSpec
 from orchestrator.summary import summarise
@@ -36,7 +37,9 @@ class SweepOutcome(Spec):
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
-def outcome_of(run: Path, report: Path, *, resumed: int, seconds: float) -> SweepOutcome:
+def outcome_of(
+    run: Path, report: Path, *, resumed: int, seconds: float, page: str | None = None
+) -> SweepOutcome:
     """Return what a sweep left in its folder.
 
     Args:
@@ -44,6 +47,7 @@ def outcome_of(run: Path, report: Path, *, resumed: int, seconds: float) -> Swee
         report: that was written.
         resumed: trials that were there before.
         seconds: that it took.
+        page: where MLflow's pages list the run, from `#` on; None where that is not known.
     """
     found = load_run(run)
     records = found.records
@@ -53,17 +57,20 @@ def outcome_of(run: Path, report: Path, *, resumed: int, seconds: float) -> Swee
         records=tuple(records),
         resumed=resumed,
         seconds=seconds,
-        verdict=summarise(found.spec, records, str(run)).verdict,
+        verdict=summarise(found.spec, records, shown_path(run)).verdict,
         adaptive=sentence(read_adaptive(run), records),
-        next_commands=tuple(_next_commands(found.spec, run, records)),
+        next_commands=tuple(_next_commands(found.spec, shown_path(run), records, page)),
     )
 
 
-def _next_commands(spec: ExperimentSpec, run: Path, records: Sequence[TrialRecord]) -> list[str]:
+def _next_commands(
+    spec: ExperimentSpec, run: str, records: Sequence[TrialRecord], page: str | None
+) -> list[str]:
     """Return the two commands worth typing next: apply what was found, and look closer."""
-    from orchestrator.tracking import ui_command
+    from orchestrator.tracking import runs_page, ui_command
 
-    found = summarise(spec, records, str(run))
+    found = summarise(spec, records, run)
     apply = found.command or f"dcdctl sweep {run} --resume --set sweep.trials={len(records) + 5}"
-    look = ui_command(spec) if spec.tracking.enabled else f"dcdctl plan {run}"
-    return [apply, look]
+    if not spec.tracking.enabled:
+        return [apply, f"dcdctl plan {run}"]
+    return [apply, ui_command(spec, page or runs_page(None))]

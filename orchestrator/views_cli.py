@@ -20,7 +20,8 @@ Run = Annotated[
     str | None,
     typer.Argument(
         metavar="RUN",
-        help="A run's folder, or its name or a start of that; none is the newest one.",
+        help="A run's folder, its name or a start of that, or its s3:// address; none is the "
+        "newest one.",
         autocompletion=run_names,
     ),
 ]
@@ -90,8 +91,10 @@ def status(
 
     from orchestrator import status_page
     from orchestrator.find_run import find_run, runs_of, storage_root
+    from orchestrator.open_run import split_address
     from orchestrator.run_status import StatusReader
 
+    run, storage = split_address(run, storage)
     root = storage_root(storage)
     reader = StatusReader(find_run(run, root), hour_price)
     if as_json:
@@ -170,7 +173,9 @@ def logs(
 
     from orchestrator import run_log
     from orchestrator.find_run import find_run, storage_root
+    from orchestrator.open_run import split_address
 
+    run, storage = split_address(run, storage)
     log = run_log.RunLog(find_run(run, storage_root(storage)), trial)
     console = Console(highlight=False, soft_wrap=True)
     lines: Iterable[str] = run_log.follow(log, every) if follow else log.new()
@@ -200,10 +205,12 @@ def trials(
     from rich.console import Console
 
     from orchestrator.find_run import find_run, storage_root
+    from orchestrator.open_run import split_address
     from orchestrator.record_cache import RecordCache
     from orchestrator.run_status import read_spec
     from orchestrator.trial_table import trial_rows, trials_table
 
+    run, storage = split_address(run, storage)
     folder = find_run(run, storage_root(storage))
     cache = RecordCache(folder)
     rows = trial_rows(folder.name, read_spec(folder), cache.read())
@@ -239,15 +246,17 @@ def track(
     """
     from rich.console import Console
 
-    from orchestrator.find_run import find_run, is_aside, runs_of, storage_root
+    from orchestrator.find_run import is_aside, runs_of, storage_root
+    from orchestrator.open_run import open_run, open_runs
     from orchestrator.track_command import track as look
 
     if run is not None and every_run:
         raise typer.BadParameter("--all takes every run of the storage; name none beside it")
-    root = storage_root(storage)
-    named = [find_run(run, root)]
     if every_run:
-        named = [one for one in runs_of(root) if not is_aside(one)]
+        names = [str(one) for one in runs_of(storage_root(storage)) if not is_aside(one)]
+        named = open_runs(names, storage, weights=replay)
+    else:
+        named = [open_run(run, storage, weights=replay)]
     found = look(named, replay=replay, uri=uri, console=Console(stderr=True))
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
