@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,12 @@ DRIVER_ENV = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 
+
+LOCAL_ENV = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
+"""Processes that train together on this machine alone talk over the loopback address."""
+
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Ray's switch, whatever the system: without clusters it listens on the loopback address alone."""
 
 NOT_FOR_WORKERS = (
     *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
@@ -93,15 +100,16 @@ def embedded_ray(cpus: int | None = None) -> Iterator[None]:
     _keep_token_private()
     try:
         try:
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-                _temp_dir=scratch,
-                runtime_env={"env_vars": WORKER_ENV | _blank(NOT_FOR_WORKERS)},
-            )
+            with _loopback():
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    _temp_dir=scratch,
+                    runtime_env={"env_vars": WORKER_ENV | LOCAL_ENV | _blank(NOT_FOR_WORKERS)},
+                )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ClusterError(
@@ -118,6 +126,26 @@ def embedded_ray(cpus: int | None = None) -> Iterator[None]:
         with _no_collection():
             ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Have Ray start as it does where it knows of no clusters: nothing of it is reached from afar.
+
+    Its processes inherit the switch; in this one it is put back, since a cluster may come next.
+    """
+    from ray._private import ray_constants
+
+    before, known = os.environ.get(CLUSTERS), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[CLUSTERS], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = known
+        if before is None:
+            del os.environ[CLUSTERS]
+        else:
+            os.environ[CLUSTERS] = before
 
 
 def _blank(names: Sequence[str]) -> dict[str, str]:

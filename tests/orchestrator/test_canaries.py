@@ -38,15 +38,9 @@ DATA = re.compile(
 )
 """The data store itself: who is on which image, and the experiment as it was asked for."""
 
-HERE = {
-    "dcdctl",
-    "raylet",
-    "gcs_server",
-    "ray",
-    "default_worker",
-    "dashboard/agent",
-    "log_monitor",
-} | {"runtime_env/agent", "dashboard/dashboard", "monitor.py"}
+ELSEWHERE = {"ray"}
+"""Programs that may listen on other addresses than the loopback one: the store by which processes
+that train together find each other (torch's TCPStore), with `training.workers` above 1 alone."""
 
 
 @dataclass
@@ -81,7 +75,8 @@ def _work(place: Stage, server: str) -> None:
     uri, local = "s3://results/canary", str(place.root / "local")
     run = ("--debug", "sweep", config, "--smoke", "--set", "sweep.trials=1")
     place.dcdctl(*run, "--storage", uri, "--set", f"tracking.uri={server}")
-    broken = ("--set", "training.learning_rate=1e38", "--set", "adaptive_attacks=[]")
+    changes = ("training.learning_rate=1e38", "adaptive_attacks=[]", "training.workers=2")
+    broken = tuple(word for change in changes for word in ("--set", change))
     place.dcdctl(*run, *broken, "--storage", local, codes=(8,))
     for storage in (uri, local):
         place.dcdctl("status", "--storage", storage, "--json")
@@ -185,7 +180,7 @@ def test_who_listens(seen: Evidence) -> None:
     for one in sorted(seen.watch.listeners, key=str):
         print(one)
         assert f"`{one.program}`" in text, one
-    assert elsewhere <= HERE
+    assert elsewhere <= ELSEWHERE
 
 
 def test_nothing_calls_home(seen: Evidence) -> None:
