@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attacks.spec import PpaSpec
 from augment.spec import DcdSpec, ProtectSpec
-from orchestrator.calibrate import shortened
 from orchestrator.calibration import (
     Calibration,
     Source,
@@ -22,6 +21,7 @@ from orchestrator.calibration import (
     speeds_for,
     versions,
 )
+from orchestrator.calibration_task import shortened
 from orchestrator.estimate import Cost, estimate
 from orchestrator.named_cluster import NamedCluster, NodeKind, named_cluster
 from orchestrator.planning import plan_summary
@@ -227,6 +227,7 @@ def test_trials_that_ended_tell_more_than_a_calibration(tmp_path: Path) -> None:
     assert finished_speeds(store, "another device") == {}
 
 
+@settings(deadline=None)
 @given(share=st.floats(0.001, 1), pool=st.integers(1, 9000), steps=st.integers(1, 300))
 def test_a_shortened_attack_is_a_valid_one_with_batches_as_large(
     share: float, pool: int, steps: int
