@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ _CHATTY = (
 )
 """Loggers that tell of each upload."""
 _POLL_S, _AGENT_S = 1.0, 60.0
+
+
+class JobLostError(ClusterError):
+    """The head that a job was given to is gone, and with it the job."""
 
 
 class Jobs:
@@ -44,12 +48,20 @@ class Jobs:
         except (ConnectionError, RuntimeError) as error:
             raise self._lost(error) from error
 
-    def submit(self, entrypoint: str, folder: Path, env: dict[str, str], job_id: str) -> None:
-        """Send a folder and have a command run in it on the head node.
+    def submit(
+        self,
+        entrypoint: str,
+        folder: Path,
+        modules: Sequence[Path],
+        env: dict[str, str],
+        job_id: str,
+    ) -> None:
+        """Send folders and have a command run on the head node.
 
         Args:
             entrypoint: the command; it shows in the cluster's logs, so no secret may be in it.
-            folder: the command's working folder there; what the cluster has already is not sent.
+            folder: the command's working folder there.
+            modules: Python packages that it imports; one that the cluster has is not sent again.
             env: environment variables; they show in the job server too.
             job_id: the job's name.
         """
@@ -59,7 +71,11 @@ class Jobs:
                 self._client.submit_job(
                     entrypoint=entrypoint,
                     submission_id=job_id,
-                    runtime_env={"working_dir": str(folder), "env_vars": env},
+                    runtime_env={
+                        "working_dir": str(folder),
+                        "py_modules": [str(module) for module in modules],
+                        "env_vars": env,
+                    },
                     entrypoint_num_cpus=0,
                 )
                 return
@@ -92,6 +108,18 @@ class Jobs:
             raise self._lost(error) from error
         return str(info.status.value), info.message or ""
 
+    def output(self, job_id: str) -> list[str]:
+        """Return the whole lines that a job has printed so far.
+
+        Raises:
+            ClusterError: the cluster does not answer.
+        """
+        try:
+            text = self._client.get_job_logs(job_id)
+        except (OSError, RuntimeError) as error:
+            raise self._lost(error) from error
+        return str(text).split("\n")[:-1]
+
     def names(self) -> list[str]:
         """Return the jobs that the cluster knows, the newest last."""
         try:
@@ -116,8 +144,11 @@ class Jobs:
             patience_s: how long the cluster may be out of reach.
 
         Raises:
+            JobLostError: another head answers in the place of the one that had the job.
             ClusterError: it stayed out of reach; the job may well go on.
         """
+        from aiohttp import ClientError
+
         told, broken = 0, None
         while True:
             try:
@@ -128,11 +159,29 @@ class Jobs:
                         yield line
                 if self.status(job_id)[0] in ENDED:
                     return
-            except (OSError, RuntimeError, ClusterError) as error:
+            except (OSError, RuntimeError, ClientError, ClusterError) as error:
+                if isinstance(error, ClientError):
+                    self._still_known(job_id)
                 broken = broken or time.monotonic()
                 if time.monotonic() - broken > patience_s:
                     raise self._lost(error) from error
             time.sleep(_POLL_S)
+
+    def _still_known(self, job_id: str) -> None:
+        """Look whether a head that answers is still the one that was given the job.
+
+        Raises:
+            JobLostError: it is another one.
+        """
+        try:
+            known = self.names()
+        except ClusterError:
+            return
+        if job_id not in known:
+            raise JobLostError(
+                f"the cluster {self.handle.name} answers and knows no job {job_id}: its head was "
+                "lost, and another is in its place; run the same command with --resume"
+            )
 
     def _lines(self, job_id: str) -> Iterator[str]:
         """Yield whole lines of a job's output; the chunks in which it comes end anywhere."""

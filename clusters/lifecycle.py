@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import requests
@@ -22,6 +18,7 @@ from clusters.preflight import refuse
 from clusters.ray_command import reason, run_ray
 from clusters.ssh import Tunnel, tunnel
 from clusters.stop import running_hosts, stop_hosts
+from clusters.token import own_token
 from tasks.errors import ClusterError
 
 _ASKS_S = 10.0
@@ -139,8 +136,6 @@ def check(handle: ClusterHandle, *, insecure: bool = False) -> None:
     Raises:
         ClusterError: one of these, in a sentence.
     """
-    import ray
-
     bare = _get(handle, "/api/jobs/", {})
     if bare.status_code == 200 and not insecure:
         raise ClusterError(
@@ -160,18 +155,38 @@ def check(handle: ClusterHandle, *, insecure: bool = False) -> None:
             f"the cluster {handle.name} refuses the token in {handle.token_file}; take the one "
             "that it was started with"
         )
+    _check_versions(handle, answer)
+
+
+def _check_versions(handle: ClusterHandle, answer: requests.Response) -> None:
+    """Refuse a cluster whose Ray is another one, or whose Python is of another minor version."""
+    import ray
+
     try:
-        there = str(answer.json()["ray_version"])
-    except (ValueError, KeyError) as error:
+        found = {"Ray": str(answer.json()["ray_version"])}
+    except (ValueError, KeyError, TypeError) as error:
         raise ClusterError(
             f"{handle.jobs_url} is no Ray dashboard (status {answer.status_code}); name the "
             "address of the dashboard, such as http://127.0.0.1:8265"
         ) from error
-    if there != ray.__version__:
-        raise ClusterError(
-            f"the cluster {handle.name} runs Ray {there}, and here it is {ray.__version__}; "
-            "install the same on both"
-        )
+    own = {"Ray": ray.__version__, "Python": platform.python_version()}
+    if found["Ray"] == own["Ray"]:
+        metadata = _get(handle, "/api/v0/cluster_metadata", handle.headers())
+        try:
+            found["Python"] = str(metadata.json()["data"]["pythonVersion"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ClusterError(
+                f"the cluster {handle.name} does not say which Python it runs (status "
+                f"{metadata.status_code}); wait until its dashboard is up, and try again"
+            ) from error
+    for what, there in found.items():
+        # A patch of Python changes neither its language nor what is installed for it.
+        parts = 2 if what == "Python" else None
+        if there.split(".")[:parts] != own[what].split(".")[:parts]:
+            raise ClusterError(
+                f"the cluster {handle.name} runs {what} {there}, and here it is {own[what]}; "
+                "install the same on both"
+            )
 
 
 def _get(handle: ClusterHandle, path: str, headers: dict[str, str]) -> requests.Response:
@@ -233,18 +248,6 @@ def _until_nodes(handle: ClusterHandle, wanted: int, say: Say) -> None:
             told = there
             say(f"waiting for nodes: {there} of {wanted}, at most {NODES_S:.0f} s")
         time.sleep(1)
-
-
-def own_token() -> Path:
-    """Return the file of this person's token, made if need be, readable by them alone."""
-    path = DEFAULT_TOKEN.expanduser()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_hex(32))
-    path.chmod(0o600)
-    return path
 
 
 def bring_up(
@@ -366,8 +369,3 @@ def cluster_status(where: str, *, insecure: bool = False) -> list[str]:
             lines.append(f"  node {node['node_ip']:<16} {node['state']:<6} {', '.join(parts)}")
         jobs = Jobs(handle)
         return lines + [f"  job  {name}  {jobs.status(name)[0].lower()}" for name in jobs.names()]
-
-
-def this_python() -> dict[str, str]:
-    """Return what a node has to match: versions of Python, Ray and torch."""
-    return {"python": platform.python_version()} | {n: version(n) for n in ("ray", "torch")}

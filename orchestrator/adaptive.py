@@ -127,7 +127,7 @@ def measure_adaptive(
     if not waiting:
         return
     knowledge = prepare_knowledge(spec, spec.adaptive_attacks, store, selection, progress)
-    attacks = [a for a in spec.adaptive_attacks if _can_run(a, knowledge)]
+    attacks = [a for a in spec.adaptive_attacks if can_run(a, knowledge)]
     task = ray.remote(**task_options(spec.compute.gpus_per_trial), max_retries=2)(_attack_task)
     given = (shared["world"], ray.put(shared["prior"]), ray.put(knowledge), shared["judges"])
     weights = {
@@ -186,7 +186,7 @@ def _key(spec: ExperimentSpec, record: TrialRecord) -> str:
     return fingerprint([record.trial_id, list(spec.adaptive_attacks)])
 
 
-def _can_run(attack: AttackSpec, knowledge: Knowledge | None) -> bool:
+def can_run(attack: AttackSpec, knowledge: Knowledge | None) -> bool:
     """Say whether what the attack has to know is known: data without attributes tells nothing."""
     from attacks.spec import AdaptiveSpec
 

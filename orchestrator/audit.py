@@ -34,7 +34,7 @@ from orchestrator.audit_request import (
 from orchestrator.audit_result import audit_outcome, write_result
 from orchestrator.records import Rate
 from orchestrator.spec import ExperimentSpec
-from orchestrator.stages import Progress, prepare_prior, select
+from orchestrator.stages import Progress, prepare_prior, select, trains_prior
 from orchestrator.store import Store
 from tasks.errors import SpecError
 from tasks.foreign_classifier import Foreign
@@ -42,20 +42,6 @@ from tasks.http_classifier import HttpClassifier
 
 SHOWN_TO_MODEL, SHOWN_TO_ENDPOINT = 8, 2
 """Real images of each person that the audited model is shown, to see that it knows them."""
-
-
-def trains_prior(spec: ExperimentSpec) -> bool:
-    """Say whether the attacker's generator is neither a file nor shipped."""
-    from attacks.prior_training import shipped_prior_path
-
-    if isinstance(spec.prior.source, Path):
-        return False
-    shipped = (
-        spec.data.kind == "builtin"
-        and spec.prior.kind == "decoder"
-        and shipped_prior_path(spec.data.image_size) is not None
-    )
-    return spec.prior.source == "train" or not (shipped or spec.prior.source == "shipped")
 
 
 def run_audit(

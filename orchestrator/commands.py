@@ -1,4 +1,4 @@
-"""What single commands do: plan, augment, train, attack, audit, prior. The CLI only prints."""
+"""What single commands do: augment, train, attack, audit. The CLI only prints."""
 
 from __future__ import annotations
 
@@ -17,16 +17,12 @@ from clusters.embedded import embedded_ray
 from orchestrator.progress import Display
 from orchestrator.records import Accuracy, AttackRecord
 from orchestrator.screening import ScreenRecord, render_screening, screen
-from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import (
-    Selection,
     choose,
     prepare_prior,
     prepare_world,
-    prior_origin,
     private_and_lent,
-    select,
 )
 from orchestrator.store import Store
 from tasks.errors import DataError
@@ -39,141 +35,6 @@ if TYPE_CHECKING:
     from orchestrator.audit_records import AuditOutcome
     from orchestrator.audit_request import AuditRequest
     from orchestrator.shards import Format
-
-
-class PlanReport(Spec):
-    """What would be trained on and attacked, counted without reading a pixel."""
-
-    targets: dict[str, str] = Field(description="Pseudonym of each target: of its surrogate.")
-    counts: dict[str, int]
-    rows_before: int
-    rows_after: int
-    inflation: float
-    received: float = Field(
-        description="Wrongly labelled images that the class with the most of them receives, for "
-        "each training image of its own."
-    )
-    fingerprint: str
-    trials: int
-    training_rows: int = Field(description="Row passes over all trials: rows x epochs.")
-    generator_images: int = Field(description="Images that attacks synthesise over all trials.")
-    core_minutes: tuple[float, float] = Field(
-        description="Estimate, low and high, from speeds measured on two cores."
-    )
-    gpu_hours: tuple[float, float] | None = Field(
-        None,
-        description="Estimate for one GPU from counted operations, judges included; null at 64 "
-        "pixels and less.",
-    )
-
-    def render(self, console: Console) -> None:
-        """Print it for people."""
-        table = Table(box=None, pad_edge=False)
-        table.add_column("role")
-        table.add_column("rows", justify="right")
-        for role, count in self.counts.items():
-            if count:
-                table.add_row(role.replace("_", " "), f"{count:,}")
-        console.print(table)
-        low, high = self.core_minutes
-        console.print(
-            f"{len(self.targets)} protected; training rows {self.rows_before:,} -> "
-            f"{self.rows_after:,}, {self.inflation:.2f} times the targets' own\n"
-            f"no other class receives more than {self.received:.2f} wrongly labelled images for "
-            f"each of its own{_flooded(self.received)}\n"
-            f"a sweep of {self.trials} DCD trials and the control trains on "
-            f"{self.training_rows:,} rows and synthesises {self.generator_images:,} images: "
-            f"about {low:.0f} to {high:.0f} core-minutes\n"
-            f"{_gpu(self.gpu_hours)}plan {self.fingerprint}; nothing was run",
-            highlight=False,
-        )
-
-
-def _gpu(hours: tuple[float, float] | None) -> str:
-    if hours is None:
-        return ""
-    from orchestrator.gpu_hours import TFLOPS
-
-    return (
-        f"on a GPU that sustains {TFLOPS[1]:g} to {TFLOPS[0]:g} TFLOP/s, judges included: about "
-        f"{hours[0]:,.0f} to {hours[1]:,.0f} hours\n"
-    )
-
-
-def _flooded(received: float) -> str:
-    if received <= FLOODED:
-        return ""
-    return ": its accuracy will suffer; set dcd.max_received_fraction, or protect fewer"
-
-
-FLOODED = 1.0
-"""Wrong labels for each own image above which a class is hardly itself any more."""
-
-TRAIN_ROWS_PER_S = (500, 1500)
-"""Small residual net of width 24 at 32 pixels on one core, without and with bfloat16."""
-
-ATTACK_IMAGES_PER_S = (500, 2000)
-"""Prior and classifier on one core: with a gradient, and scores only."""
-
-
-def plan_summary(spec: ExperimentSpec) -> PlanReport:
-    """Count what the experiment's own recipe makes, and what a sweep would cost."""
-    from augment.plan import count_roles, inflation, make_plan, received
-    from orchestrator.gpu_hours import gpu_hours
-    from orchestrator.trial import plan_digest
-
-    store = Store(spec.storage)
-    selection = choose(spec, store, lambda *_: None)
-    rows = _rows_in_order(selection)
-    plan = make_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
-    before = selection.split("train").num_rows
-    trials = planned_trials(spec.sweep, spec.dcd, spec.training)
-    training = spec.training.epochs * (trials * plan.num_rows + before)
-    images = (trials + 1) * _attack_images(spec, len(selection.targets))
-    scale = (spec.data.image_size / 32) ** 2
-    low, high = (
-        scale * (training / TRAIN_ROWS_PER_S[i] + images / ATTACK_IMAGES_PER_S[i]) / 60
-        for i in (1, 0)
-    )
-    public_key = str(spec.seed) if spec.data.kind == "builtin" else None
-    lent = selection.split("surrogate").num_rows
-    return PlanReport(
-        targets={
-            store.pseudonym(t.identity, public_key=public_key): ", ".join(
-                store.pseudonym(who.identity, public_key=public_key) for who in t.lenders
-            )
-            for t in selection.targets
-        },
-        counts=count_roles(plan),
-        rows_before=before,
-        rows_after=plan.num_rows,
-        inflation=round(inflation(plan, rows, selection.targets), 4),
-        received=round(float(received(plan, rows, selection.num_classes).max()), 4),
-        fingerprint=plan_digest(plan),
-        trials=trials,
-        training_rows=training,
-        generator_images=images,
-        core_minutes=(round(low, 1), round(high, 1)),
-        gpu_hours=gpu_hours(spec, training, before + lent, images),
-    )
-
-
-def _rows_in_order(selection: Selection) -> pa.Table:
-    """Return the rows in the order of the decoded images, so that plans have one fingerprint.
-
-    Images that turn out to be unreadable are still among them.
-    """
-    from tasks.datasets.selection import ROW_ORDER
-
-    parts = [selection.split(*names) for names in (("train", "test"), ("surrogate",))]
-    return pa.concat_tables([part.sort_by(ROW_ORDER) for part in parts]).combine_chunks()
-
-
-def _attack_images(spec: ExperimentSpec, targets: int) -> int:
-    """Return how many images all attacks synthesise against one model, at the most."""
-    from attacks.registry import make_attack
-
-    return sum(make_attack(attack).images(targets) for attack in spec.attacks)
 
 
 class AugmentOutcome(Spec):
@@ -228,22 +89,24 @@ def augment(
     """
     from augment.encode import Codec
     from augment.plan import count_roles, inflation, make_plan
+    from orchestrator.forget import note_output
     from orchestrator.image_files import ImageFiles
     from orchestrator.materialise import materialise, write_recipes
+    from orchestrator.plan_tally import plan_digest, rows_in_order
     from orchestrator.progress import Pace
-    from orchestrator.trial import plan_digest
 
     chosen = None if codec is None else Codec.parse(codec)
     display, pace = Display(console), Pace()
     store = Store(spec.storage)
     shards = 0
     with store.locked(), ExitStack() as stack:
+        note_output(store, spec.data.kind, "augment", out)
         if not recipes_only:
             stack.enter_context(embedded_ray(spec.compute.cpus))
         stack.enter_context(display.live())
         selection = choose(spec, store, display.stage)
         if recipes_only:
-            rows = _rows_in_order(selection)
+            rows = rows_in_order(selection)
         else:
             found = private_and_lent(spec, store, selection, display.stage)
             rows = pa.concat_tables([table for table, _, _ in found]).combine_chunks()
@@ -302,6 +165,7 @@ def train(
 
     from augment.plan import make_plan
     from orchestrator.distributed import fit_distributed
+    from orchestrator.forget import note_output
     from orchestrator.placement import check_capacity
     from orchestrator.publisher import start_publisher
     from orchestrator.serving import fit_served
@@ -313,6 +177,7 @@ def train(
     store = Store(spec.storage)
     with store.locked(), embedded_ray(spec.compute.cpus), display.live():
         check_capacity(spec.training.workers)
+        note_output(store, spec.data.kind, "train", out)
         selection = choose(spec, store, display.stage)
         world = prepare_world(spec, store, selection, display.stage)
         targets = world.targets if defense == "dcd" else ()
@@ -401,11 +266,13 @@ def attack(
     Raises:
         DataError: the classifier does not fit the experiment's data.
     """
+    from orchestrator.forgotten import require_whole
     from orchestrator.judges import judges_of, load_panel, train_judges
     from orchestrator.judging import judge_all
     from orchestrator.trial import Reconstructed, accuracy_of, attack_all
     from tasks.checkpoint import load_checkpoint
 
+    require_whole(checkpoint.absolute())
     display = Display(console)
     store = Store(spec.storage)
     trained = load_checkpoint(checkpoint)
@@ -469,7 +336,8 @@ def audit(
         console: for progress.
         listed: attacks of the experiment file; None takes all that the access allows.
     """
-    from orchestrator.audit import run_audit, trains_prior
+    from orchestrator.audit import run_audit
+    from orchestrator.stages import trains_prior
 
     display = Display(console)
     store = Store(spec.storage)
@@ -479,99 +347,3 @@ def audit(
         stack.enter_context(display.live())
         _settle_threads(asked.pixels(spec.data.image_size))
         return run_audit(spec, asked, listed, store, display.stage, display.line)
-
-
-class PriorOutcome(Spec):
-    """A trained generator."""
-
-    path: str
-    kind: str = "decoder"
-    public_images: int
-    seconds: float
-
-    def render(self, console: Console) -> None:
-        """Print it for people."""
-        console.print(
-            f"{self.path}: {self.kind} trained on {self.public_images:,} public images in "
-            f"{self.seconds:.0f} s; use it with --set prior.source={self.path}",
-            highlight=False,
-        )
-
-
-def train_prior(spec: ExperimentSpec, out: Path, console: Console) -> PriorOutcome:
-    """Train the attacker's generator on the public data and write it to a file."""
-    import time
-
-    from attacks.prior_files import save_prior
-    from orchestrator.stages import images_of, prior_key, train_any_prior
-
-    display = Display(console)
-    store = Store(spec.storage)
-    with store.locked(), embedded_ray(spec.compute.cpus), display.live():
-        selection = select(spec)
-        rows, images, digest = images_of(
-            spec, store, selection.split("public"), "public", display.stage
-        )
-        started = time.monotonic()
-        prior = train_any_prior(
-            spec,
-            store,
-            images,
-            prior_key(spec, digest),
-            on_step=lambda step, steps, loss: display.stage(
-                "prior", step, steps, f"{step} of {steps}, loss {loss:.4f}"
-            ),
-        )
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save_prior(prior, out, prior_origin(spec, rows))
-    return PriorOutcome(
-        path=str(out),
-        kind=spec.prior.kind,
-        public_images=rows.num_rows,
-        seconds=round(time.monotonic() - started, 1),
-    )
-
-
-class ConvertOutcome(Spec):
-    """A generator out of somebody else's file."""
-
-    path: str
-    layout: str = Field(description="The program whose file it was.")
-    image_size: int
-    latent_size: int = Field(description="Of w.")
-    parameters: int
-
-    def render(self, console: Console) -> None:
-        """Print it for people."""
-        console.print(
-            f"{self.path}: StyleGAN2 of {self.image_size} pixels, w of {self.latent_size}, "
-            f"{self.parameters:,} parameters, from a file of {self.layout}\n"
-            f"use it with --set prior.source={self.path}; its licence is its author's",
-            highlight=False,
-        )
-
-
-def convert_prior(source: Path, out: Path) -> ConvertOutcome:
-    """Turn a StyleGAN2 weight file into a prior; nothing in it is run.
-
-    Raises:
-        UnsafePickleError: unpickling it could run code.
-        DataError: it is damaged, or no StyleGAN2 that can be a prior here.
-    """
-    import hashlib
-
-    from attacks.prior_convert import convert
-    from attacks.prior_files import save_prior
-
-    found = convert(source)
-    with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_prior(found.prior, out, {"converted_from": found.layout, "sha256": digest})
-    return ConvertOutcome(
-        path=str(out),
-        layout=found.layout,
-        image_size=found.prior.image_size,
-        latent_size=found.prior.w_size,
-        parameters=sum(p.numel() for p in found.prior.parameters()),
-    )

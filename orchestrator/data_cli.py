@@ -18,6 +18,8 @@ from orchestrator.cli_options import (
     load,
     show,
 )
+from orchestrator.cluster_options import Cluster, Detach, Down, Insecure, There
+from orchestrator.jobs_cli import run_there
 
 
 def protect(
@@ -93,31 +95,43 @@ def plan(
             metavar="DIR", help="Check a data set that `dcdctl augment` wrote, and nothing else."
         ),
     ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Measure a few batches of every stage here first."),
+    ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Where it would run: gives wall-clock and money there."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Count what DCD would change, by role, and what it costs; nothing is trained.
+    """Count what DCD would change, by role, and what it costs: hours, wall-clock, money.
 
     With --check: say whether a written data set is what its recipe says, sample by sample.
 
     Example:
         dcdctl plan
+        dcdctl plan experiment.yaml --calibrate
+        dcdctl plan experiment.yaml --cluster aws.yaml
         dcdctl plan experiment.yaml --set dcd.mislabel_fraction=0.4 --json
         dcdctl plan --check protected
     """
     if check is not None:
-        if config is not None or assignments or storage is not None or seed is not None:
+        named = (config, storage, seed, cluster)
+        if assignments or calibrate or any(one is not None for one in named):
             raise typer.BadParameter(
                 "--check takes its settings from the data set; name nothing else"
             )
         from orchestrator.verify import verify
 
-        found = verify(check)
-        show(found, as_json)
-        found.require_whole()
+        verified = verify(check)
+        show(verified, as_json)
+        verified.require_whole()
         return
-    from orchestrator.commands import plan_summary
+    from orchestrator.planning import plan_summary
 
-    show(plan_summary(load(config, assignments, storage, seed)), as_json)
+    spec, console = load(config, assignments, storage, seed), console_for(as_json)
+    show(plan_summary(spec, cluster=cluster, calibrated=calibrate, console=console), as_json)
 
 
 def augment(
@@ -144,6 +158,10 @@ def augment(
     assignments: Assignments = None,
     storage: Storage = None,
     seed: Seed = None,
+    cluster: Cluster = None,
+    detach: Detach = False,
+    down: Down = False,
+    insecure: Insecure = False,
     as_json: Json = False,
 ) -> None:
     """Write the protected training images as files.
@@ -152,10 +170,23 @@ def augment(
         dcdctl augment --out protected
         dcdctl augment experiment.yaml --out protected --format webdataset --codec png
         dcdctl augment experiment.yaml --out protected --recipes-only
+        dcdctl augment experiment.yaml --out protected --cluster aws.yaml
     """
+    there = There(cluster, detach, down, insecure)
+    spec = load(config, assignments, storage, seed)
+    if cluster is not None:
+        from orchestrator.job_request import StepOptions
+
+        step = StepOptions(
+            form=form,
+            codec=codec,
+            samples_per_shard=samples_per_shard,
+            recipes_only=recipes_only,
+        )
+        run_there(there, "augment", [spec], as_json, out=out, step=step)
+        return
     from orchestrator.commands import augment as run
 
-    spec = load(config, assignments, storage, seed)
     outcome = run(
         spec,
         out,

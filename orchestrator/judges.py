@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.bundle import Bundle, pack, unpacked
+from orchestrator.bundle import Bundle, pack, scratch, unpacked
+from orchestrator.provenance import note_people
+from orchestrator.publisher import publish
 from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import Progress, evaluation_plan
 from orchestrator.store import MANIFEST, Store, stage
@@ -38,6 +40,14 @@ class Judge:
 
 def judges_of(spec: ExperimentSpec, world: World, store: Store) -> list[Judge]:
     """Return the judges that the experiment asks for, the first one first."""
+    judges = judges_for(spec, world.digest, store)
+    for judge in judges:
+        note_people(judge.folder, store, world.rows)
+    return judges
+
+
+def judges_for(spec: ExperimentSpec, digest: str, store: Store) -> list[Judge]:
+    """Return the same for data of which only the hash is known."""
     wanted = [("first", spec.evaluation.judge(), FIRST_SEED, True)]
     if spec.evaluation.second.enabled:
         wanted.append(("second", spec.evaluation.second_judge(), SECOND_SEED, True))
@@ -45,10 +55,10 @@ def judges_of(spec: ExperimentSpec, world: World, store: Store) -> list[Judge]:
         wanted.append(("closed", spec.evaluation.judge(), CLOSED_SEED, False))
     judges = []
     for role, settings, seed, knows in wanted:
-        parts = [settings, world.digest, world.seed]
+        parts = [settings, digest, spec.seed]
         key = fingerprint(parts if role == "first" else [*parts, role])
         judges.append(
-            Judge(role, settings, world.seed + seed, knows, store.artifact("evaluator", key))
+            Judge(role, settings, spec.seed + seed, knows, store.artifact("evaluator", key))
         )
     return judges
 
@@ -161,3 +171,19 @@ def _train(judge: Judge, world: World, progress: Progress | None) -> None:
         return {"clean_hits": hits.overall, "architecture": judge.spec.architecture}
 
     stage(judge.folder, make)
+
+
+def judges_task(
+    judges: list[Judge], trained: dict[str, Bundle], world: World, publisher: Any
+) -> dict[str, Bundle]:
+    """Train, in a Ray worker on any node, the judges that are not there; return all by role."""
+    import torch
+
+    torch.set_num_threads(1)
+    found = dict(trained)
+    for judge in judges:
+        if judge.role not in found:
+            with scratch() as folder:
+                found |= train_judges([replace(judge, folder=folder)], world)
+            publish(publisher, judge.folder, found[judge.role], MANIFEST)
+    return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from orchestrator.provenance import note_people
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store, stage
 from tasks.draws import Draws
@@ -31,11 +32,20 @@ def prepare_knowledge(
     store: Store,
     selection: Selection,
     progress: Progress,
+    steps: int = READ_STEPS,
 ) -> Knowledge | None:
     """Return what adaptive attacks by attributes need; None where none is listed or nothing known.
 
     The reader learns on public images and their public attributes; of the targets only the
     attributes are known, as an acquaintance knows them.
+
+    Args:
+        spec: the experiment.
+        attacks: that may need it.
+        store: keeps the reader.
+        selection: who is protected, and the public images.
+        progress: called while images are decoded.
+        steps: of the reader; fewer only where its speed is measured.
     """
     from attacks.knowledge import Knowledge, chosen_attributes, train_reader
     from attacks.spec import AdaptiveSpec
@@ -55,14 +65,15 @@ def prepare_knowledge(
         return None
     chosen = [names[i] for i in known]
     rows, images, digest = images_of(spec, store, public, "read", progress)
-    key = fingerprint([digest, chosen, spec.seed, READ_STEPS])
+    key = fingerprint([digest, chosen, spec.seed, steps])
     folder = store.artifact("reader", key)
 
     def make(out: Path) -> dict[str, object]:
+        note_people(out, store, rows)
         place = {name: i for i, name in enumerate(people)}
         of = [place[name] for name in rows["identity"].to_pylist()]
         draws = Draws(spec.seed, ("reader",))
-        network = train_reader(images, flags[of][:, known], READ_STEPS, draws)
+        network = train_reader(images, flags[of][:, known], steps, draws)
         meta = CheckpointMeta(
             training=TrainingSpec(architecture="small-resnet", width=16),
             num_classes=len(known),

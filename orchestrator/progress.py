@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from augment.spec import DcdSpec
 from orchestrator.events import EventLog, to_stdout
 from orchestrator.records import TrialRecord
+from orchestrator.retries import Lost
 
 
 class Display:
@@ -51,14 +53,30 @@ class Display:
         self.events.write("line", text=Text.from_markup(text).plain)
         self._print(text)
 
+    def warn(self, text: str) -> None:
+        """Print a warning, which stays, and is an event of its own."""
+        self.events.write("warning", text=text)
+        self._print(f"  [yellow]warning:[/yellow] {escape(text)}")
+
     def _print(self, text: str) -> None:
         self._progress.console.print(text, highlight=False, soft_wrap=not self.console.is_terminal)
 
-    def stage(self, name: str, done: int, total: int, note: str = "") -> None:
-        """Move a stage's bar; at its end the bar becomes a line with the seconds it took."""
-        self.events.stage(name, done, total, note)
+    def stage(
+        self, name: str, done: int, total: int, note: str = "", *, seconds: float | None = None
+    ) -> None:
+        """Move a stage's bar; at its end the bar becomes a line with the seconds it took.
+
+        Args:
+            name: of the stage.
+            done: things that are done.
+            total: all things.
+            note: instead of the counts.
+            seconds: that it took, where another process measured them.
+        """
         now = time.monotonic()
         started = self._started.setdefault(name, now)
+        took = now - started if seconds is None else seconds
+        self.events.stage(name, done, total, note, took if done >= total else None)
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total, note=note)
         text = note or f"{done:,} of {total:,}"
@@ -66,7 +84,7 @@ class Display:
         if done >= total:
             self._progress.remove_task(self._tasks.pop(name))
             del self._started[name]
-            self._print(f"  {name:<28} {total:>7,}   {now - started:6.1f} s")
+            self._print(f"  {name:<28} {total:>7,}   {took:6.1f} s")
 
 
 class Pace:
@@ -125,6 +143,19 @@ class TrialProgress:
         """Say that a trial was handed out."""
         self.display.events.write("begin", index=index, trial_id=trial_id)
 
+    def lose(self, lost: Lost) -> None:
+        """Say that a trial gave no record, and whether it is run again."""
+        self.display.events.write(
+            "lost",
+            index=lost.index,
+            trial_id=lost.trial_id,
+            failure=lost.broken.failure,
+            verdict=lost.verdict,
+            reason=lost.broken.sentence,
+        )
+        then = "run again" if lost.verdict == "again" else "not run again in this sitting"
+        self.display.line(f"  trial {lost.index:>3} is {then}: {escape(lost.broken.sentence)}")
+
     def finish(self, record: TrialRecord) -> None:
         """Count a finished trial and print its line."""
         seconds = sum(record.cost_s.values())
@@ -141,6 +172,7 @@ class TrialProgress:
             attack_accuracy=worst and worst.value,
             seconds=round(seconds, 1),
         )
+        self.display.events.record(record.trial_id)
         self.display.line(describe(record))
         if self.done < self.total:
             self.display.stage("trials", self.done, self.total, self._note())

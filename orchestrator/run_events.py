@@ -97,7 +97,7 @@ class RunEvents:
             case {"event": "begin", "trial_id": str(trial_id), "index": int(index)}:
                 self.begun = [one for one in self.begun if one.trial_id != trial_id]
                 self.begun.append(BegunTrial(index, trial_id, float(event.get("at", 0.0))))
-            case {"event": "trial", "trial_id": str(trial_id)}:
+            case {"event": "trial" | "lost", "trial_id": str(trial_id)}:
                 self.begun = [one for one in self.begun if one.trial_id != trial_id]
             case {"event": "end"}:
                 self.begun = []

@@ -10,6 +10,7 @@ from attacks.presets import ADAPTIVE
 from attacks.spec import AdaptiveSpec, AttackSpec, MirrorBSpec, MirrorWSpec, PpaSpec, PriorSpec
 from augment.spec import DcdSpec, ProtectSpec
 from orchestrator.comparison_spec import ComparedSpec
+from orchestrator.retries import RETRIES
 from tasks.datasets.spec import BuiltinData, DataSpec, FolderData
 from tasks.pipelines.spec import TrainerSpec
 from tasks.serving.spec import ServingSpec
@@ -130,6 +131,19 @@ class ComputeSpec(Spec):
     )
     gpus_per_trial: float = Field(
         1.0, gt=0, description="Of a GPU, where there are any: 0.5 lets two trials share one."
+    )
+    trial_retries: int = Field(
+        RETRIES,
+        ge=0,
+        description="Times that a trial is run again after its process, its node or a connection "
+        "died. What the cluster takes back with notice is not counted, and a bug, bad data or a "
+        "full disk is never tried again.",
+    )
+    sweep_retries: int | None = Field(
+        None,
+        ge=0,
+        description="The same for all trials together; null is a quarter of the trials, at least "
+        "10.",
     )
     max_hours: float | None = Field(
         None,

@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from clusters.embedded import embedded_ray
+from orchestrator.provenance import note_people
+from orchestrator.receipt import refuse_forgotten
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store, stage, write_atomic
 from orchestrator.trial import NeverLent, World
@@ -92,10 +94,13 @@ def _kept_listing(
     wanted = data.model_dump(mode="json", include={"layout", "root", "crop", "public_from"})
     named = [data.private, data.surrogates, data.public] if data.layout == "imagefolder" else []
     key = fingerprint([name, wanted, named, open_place(root).stamp()])
-    folder = Store(spec.storage).artifact("listing", key)
+    store = Store(spec.storage)
+    folder = store.artifact("listing", key)
 
     def make(out: Path) -> dict[str, object]:
         table = make_listing()
+        # Before anything of them is written: what was removed must not come back unnoticed.
+        refuse_forgotten(store.receipts(), store.key, table["identity"].unique().to_pylist())
         write_atomic(out / "listing.parquet", _parquet(table))
         return {"rows": table.num_rows}
 
@@ -206,6 +211,7 @@ def choose(spec: ExperimentSpec, store: Store, progress: Progress) -> Selection:
     def make(out: Path) -> dict[str, object]:
         with embedded_ray(spec.compute.cpus):
             table, images, _ = images_of(spec, store, rows, "sampled", progress)
+        note_people(out, store, table)
         public = table["split"].to_numpy(zero_copy_only=False) == "public"
         names = table["identity"].to_numpy(zero_copy_only=False)
         views = (images[public], images[~public], names[~public].tolist())
@@ -249,10 +255,11 @@ def images_of(
     """
     from orchestrator.ingest import ingest, load_images, load_sizes
 
-    key = fingerprint([spec.data.model_dump(mode="json"), _listing(spec, rows)])
+    key = images_key(spec, rows)
     folder = store.artifact("images", f"{name}-{key}")
 
     def make(out: Path) -> dict[str, object]:
+        refuse_forgotten(store.receipts(), store.key, rows["identity"].unique().to_pylist())
         result = ingest(
             rows,
             spec.data,
@@ -267,6 +274,11 @@ def images_of(
         progress(f"set aside, {reason}", count, count)
     table, images = load_images(folder)
     return table.append_column("native", pa.array(load_sizes(folder))), images, key
+
+
+def images_key(spec: ExperimentSpec, rows: pa.Table) -> str:
+    """Return the key under which the decoded images of these rows are kept."""
+    return fingerprint([spec.data.model_dump(mode="json"), _listing(spec, rows)])
 
 
 def private_and_lent(
@@ -297,11 +309,16 @@ def prepare_world(
         ),
         num_classes=selection.num_classes,
         seed=spec.seed,
-        digest=fingerprint([list(digests), [_cast(target) for target in selection.targets]]),
+        digest=world_digest(list(digests), selection),
         sample=_sample_of_targets(spec, rows, selection.targets),
         knowledge=prepare_knowledge(spec, spec.attacks, store, selection, progress),
         never_lent=_never_lent(spec, store, selection, progress),
     )
+
+
+def world_digest(keys: list[str], selection: Selection) -> str:
+    """Return the hash of the data and of who plays which part, from the images' keys."""
+    return fingerprint([keys, [_cast(target) for target in selection.targets]])
 
 
 def _never_lent(
@@ -386,7 +403,6 @@ def _find_prior(
     spec: ExperimentSpec, store: Store, selection: Selection, progress: Progress
 ) -> tuple[AnyPrior, str]:
     from attacks.prior_files import load_prior, save_prior
-    from attacks.prior_training import shipped_prior_path
 
     source = spec.prior.source
     if isinstance(source, Path):
@@ -396,17 +412,13 @@ def _find_prior(
                 "`dcdctl prior train` or `dcdctl prior convert` wrote, or use auto"
             )
         return load_prior(source), _file_key(source)
-    shipped = (
-        shipped_prior_path(spec.data.image_size)
-        if isinstance(spec.data, BuiltinData) and spec.prior.kind == "decoder"
-        else None
-    )
+    shipped = _shipped(spec)
     if source == "shipped" and shipped is None:
         raise MissingDataError(
             f"no {spec.prior.kind} prior is shipped for {spec.data.kind} data of "
             f"{spec.data.image_size} pixels; use prior.source=train"
         )
-    if shipped is not None and source != "train":
+    if shipped is not None and not trains_prior(spec):
         return load_prior(shipped), _file_key(shipped)
 
     rows, images, digest = images_of(spec, store, selection.split("public"), "public", progress)
@@ -417,11 +429,28 @@ def _find_prior(
         prior = train_any_prior(
             spec, store, images, key, lambda step, steps, loss: progress("prior", step, steps)
         )
+        note_people(out, store, rows)
         save_prior(prior, out / "prior.safetensors", prior_origin(spec, rows))
         return {"public_images": len(rows)}
 
     stage(folder, make)
     return load_prior(folder / "prior.safetensors"), key
+
+
+def _shipped(spec: ExperimentSpec) -> Path | None:
+    from attacks.prior_training import shipped_prior_path
+
+    if isinstance(spec.data, BuiltinData) and spec.prior.kind == "decoder":
+        return shipped_prior_path(spec.data.image_size)
+    return None
+
+
+def trains_prior(spec: ExperimentSpec) -> bool:
+    """Say whether the attacker's generator is trained, and neither shipped nor in a file."""
+    if isinstance(spec.prior.source, Path):
+        return False
+    source = spec.prior.source
+    return source == "train" or (source != "shipped" and _shipped(spec) is None)
 
 
 def train_any_prior(

@@ -12,35 +12,37 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import Field
 from rich.console import Console
 
 from clusters.embedded import IN_A_JOB, embedded_ray
-from orchestrator.adaptive import measure_adaptive, read_adaptive, sentence, still_to_measure
+from orchestrator.adaptive import measure_adaptive, still_to_measure
 from orchestrator.budget import HOUR
-from orchestrator.bundle import Bundle, scratch
 from orchestrator.disk_space import require_margin, require_space
-from orchestrator.events import EventLog
+from orchestrator.events import EventLog, warnings_to
+from orchestrator.find_run import JOB_NOTE
+from orchestrator.forgotten import require_whole
 from orchestrator.judges import (
     Judge,
     accuracy_counts,
     is_trained,
     judges_of,
+    judges_task,
     protocol_key,
     seconds_of,
-    train_judges,
     trained_judges,
 )
 from orchestrator.ledger import set_aside_torn
+from orchestrator.open_run import shown_path
 from orchestrator.placement import Placement, capacity_now, enough_capacity, options, place
 from orchestrator.progress import Display, TrialProgress
-from orchestrator.publisher import publish, start_publisher
+from orchestrator.provenance import note_needs, note_people
+from orchestrator.publisher import start_publisher
 from orchestrator.records import Rate, TrialRecord
+from orchestrator.retries import RetryBudget
 from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
 from orchestrator.spending import NOTE, BudgetNote, Spending
@@ -51,13 +53,13 @@ from orchestrator.stages import (
     prepare_world,
     select,
 )
-from orchestrator.store import MANIFEST, Store, records_of, set_aside, write_atomic
-from orchestrator.summary import summarise
+from orchestrator.store import Store, records_of, set_aside, write_atomic
+from orchestrator.sweep_outcome import SweepOutcome, outcome_of
 from orchestrator.trainers import measure_trainers, still_to_train
 from orchestrator.trial import World
 from orchestrator.trial_queue import TrialQueue
 from tasks.errors import BudgetReachedError, FailedTrialsError, UnfinishedRunError
-from tasks.spec import Spec, fingerprint
+from tasks.spec import fingerprint
 
 if TYPE_CHECKING:
     from orchestrator.background_tracker import BackgroundTracker
@@ -65,19 +67,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Mode = Literal["new", "resume", "fresh"]
-
-
-class SweepOutcome(Spec):
-    """What a sweep leaves behind."""
-
-    run_dir: str
-    report: str
-    records: tuple[TrialRecord, ...]
-    resumed: int = Field(ge=0, description="Trials that were there already.")
-    seconds: float
-    verdict: str
-    adaptive: str | None = Field(description="What an attacker who knows of DCD reaches.")
-    next_commands: tuple[str, ...]
 
 
 def run_sweep(
@@ -107,7 +96,7 @@ def run_sweep(
     display = Display(console)
     total = planned_trials(spec.sweep, spec.dcd, spec.training) + 1
     store = Store(spec.storage)
-    with store.locked():
+    with warnings_to(display.warn), store.locked():
         selection = select(spec)
         run = store.run(run_fingerprint(spec, selection))
         if mode == "resume":
@@ -118,6 +107,7 @@ def run_sweep(
                 display.line(f"  set aside, its hours unknown {torn.name}")
         _enter(store, run, mode, total)
         write_atomic(run / "spec.json", spec.model_dump_json(indent=2) + "\n")
+        (run / JOB_NOTE).unlink(missing_ok=True)  # from now on it is driven from here
         records = records_of(run)
         before = len(records)
         require_space(store.root, spec, selection)
@@ -130,7 +120,7 @@ def run_sweep(
         try:
             if before < total or _unfinished(spec, run):
                 with embedded_ray(spec.compute.cpus), display.live():
-                    spending = Spending.of(spec, run, spent_elsewhere)
+                    spending = Spending.opened(spec, store, selection, spent_elsewhere)
                     note = _run_trials(spec, store, run, total, display, tracker, spending)
         finally:
             records = records_of(run)
@@ -141,16 +131,9 @@ def run_sweep(
         if tracker is not None:
             tracker.submit(records)
             tracker.close(deadline_s=120)
-    outcome = SweepOutcome(
-        run_dir=str(run),
-        report=str(report),
-        records=tuple(records),
-        resumed=before,
-        seconds=round(time.monotonic() - started, 1),
-        verdict=summarise(spec, records, str(run)).verdict,
-        adaptive=sentence(read_adaptive(run), records),
-        next_commands=tuple(_next_commands(spec, run, records)),
-    )
+    seconds = round(time.monotonic() - started, 1)
+    page = tracker.page if tracker else None
+    outcome = outcome_of(run, report, resumed=before, seconds=seconds, page=page)
     failed = [record for record in records if record.status == "failed"]
     if note is not None:
         raise BudgetReachedError(
@@ -174,12 +157,14 @@ def run_fingerprint(spec: ExperimentSpec, selection: Selection) -> str:
 
 
 def _enter(store: Store, run: Path, mode: Mode, total: int) -> None:
+    if mode != "fresh":
+        require_whole(run)
     if mode == "fresh" and run.exists():
         store.set_aside(run)  # unread: a torn record is no reason to keep it
     elif mode == "new" and (run / "spec.json").exists() and (done := len(records_of(run))) < total:
         raise UnfinishedRunError(
-            f"this experiment has {done} of {total} trials in {run}; add --resume to go on with "
-            "them, or --fresh to set them aside and start over"
+            f"this experiment has {done} of {total} trials in {shown_path(run)}; add --resume to "
+            "go on with them, or --fresh to set them aside and start over"
         )
     run.mkdir(parents=True, exist_ok=True)
 
@@ -228,16 +213,18 @@ def _run_trials(
         prior, prior_key = prepare_prior(spec, store, selection, display.stage)
     require_margin(store.root)
     judged_by = fingerprint([protocol_key(spec, world), prior_key])
+    note_people(run, store, world.rows)
     _write_examples(run, world)
 
     judges = judges_of(spec, world, store)
+    note_needs(run, store)
     new_judges = [judge for judge in judges if not is_trained(judge)]
     world_ref = ray.put(world)
     publisher = start_publisher()
     # Beside trials they hold no core: made again after a failure, they would wait for the cores of
     # trials that wait for them.
     held = options(placed.task) if placed.judges_first else {"num_cpus": 0}
-    make_judges = ray.remote(**held, max_retries=2)(_judges_task)
+    make_judges = ray.remote(**held, max_retries=2)(judges_task)
     judges_ref = make_judges.remote(judges, trained_judges(judges), world_ref, publisher)
     if placed.judges_first:
         judges_ref = ray.put(ray.get(judges_ref))  # the driver's: no lost node takes them along
@@ -265,7 +252,7 @@ def _run_trials(
 
     if queue.missing():
         given = {"world": world_ref, "judges": judges_ref, "publisher": publisher}
-        _tune(spec, given | {"prior": prior}, queue, placed, bar.begin, finished)
+        _tune(spec, given | {"prior": prior}, queue, placed, bar, finished)
     ray.get(judges_ref)
     _write_evaluation(run, judges, spec)
     for judge in new_judges:
@@ -284,6 +271,7 @@ def _run_trials(
     waiting = still_to_train(spec, records, run, spec.hostile_trainers)
     with ledger.stage("trainers", devices):
         measure_trainers(spec, store, selection, run, waiting, shared, display.stage)
+    note_needs(run, store)
     return None
 
 
@@ -292,12 +280,13 @@ def _tune(
     shared: dict[str, Any],
     queue: TrialQueue,
     placed: Placement,
-    begun: Callable[[int, str], None],
+    bar: TrialProgress,
     finished: Callable[[TrialRecord], None],
 ) -> None:
     """Run the queue through Ray Tune."""
     from orchestrator.tune_adapter import tune_queue
 
+    compute = spec.compute
     scratch = tempfile.mkdtemp(prefix="dcd-tune-")
     try:
         tune_queue(
@@ -306,27 +295,13 @@ def _tune(
             placed=placed,
             workers=spec.training.workers,
             scratch=Path(scratch),
-            begun=begun,
+            begun=bar.begin,
             finished=finished,
+            lost=bar.lose,
+            retries=RetryBudget(queue.total, compute.trial_retries, compute.sweep_retries),
         )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _judges_task(
-    judges: list[Judge], trained: dict[str, Bundle], world: World, publisher: Any
-) -> dict[str, Bundle]:
-    """Train, in a Ray worker on any node, the judges that are not there; return all by role."""
-    import torch
-
-    torch.set_num_threads(1)
-    found = dict(trained)
-    for judge in judges:
-        if judge.role not in found:
-            with scratch() as folder:
-                found |= train_judges([replace(judge, folder=folder)], world)
-            publish(publisher, judge.folder, found[judge.role], MANIFEST)
-    return found
 
 
 def _write_examples(run: Path, world: World) -> None:
@@ -385,15 +360,5 @@ def _heading(spec: ExperimentSpec, selection: Selection, run: Path, before: int,
         f"[bold]{spec.name}[/bold]  {selection.num_classes} identities, "
         f"{len(selection.targets)} protected, seed {spec.seed}\n"
         f"  control and {total - 1} {what}trials{kept}; attacks: {attacks}\n"
-        f"  {run}"
+        f"  {shown_path(run)}"
     )
-
-
-def _next_commands(spec: ExperimentSpec, run: Path, records: Sequence[TrialRecord]) -> list[str]:
-    """Return the two commands worth typing next: apply what was found, and look closer."""
-    from orchestrator.tracking import ui_command
-
-    found = summarise(spec, records, str(run))
-    apply = found.command or f"dcdctl sweep {run} --resume --set sweep.trials={len(records) + 5}"
-    look = ui_command(spec) if spec.tracking.enabled else f"dcdctl plan {run}"
-    return [apply, look]

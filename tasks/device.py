@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import platform
 from typing import Literal
 
 import torch
@@ -32,3 +33,15 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
     if precision == "auto" and not has_fast_bfloat16(device.type):
         return None
     return torch.bfloat16
+
+
+def device_name() -> str:
+    """Return what computes here, for comparing times: the GPU's name, else the processor's."""
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name(0))
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = (line.split(":", 1)[1] for line in file if line.startswith("model name"))
+            return next(names).strip()
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from augment.encode import Codec
 from augment.spec import ProtectSpec
-from orchestrator.commands import augment, plan_summary
+from orchestrator.commands import augment
+from orchestrator.planning import plan_summary
 from orchestrator.progress import Pace
 from orchestrator.spec import ExperimentSpec
 from orchestrator.verify import verify

@@ -10,10 +10,17 @@ import time
 
 import pytest
 from PIL import UnidentifiedImageError
-from ray.exceptions import ActorDiedError, RayTaskError
+from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
-from orchestrator.retries import classify, sentence
-from tasks.errors import ClusterError, DiskFullError, NonFiniteLossError, TrainingError
+from orchestrator.retries import Broken, RetryBudget, classify, sentence
+from tasks.errors import (
+    ClusterError,
+    DiskFullError,
+    NonFiniteLossError,
+    StoreError,
+    TargetClassError,
+    TrainingError,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,11 +33,13 @@ from tasks.errors import ClusterError, DiskFullError, NonFiniteLossError, Traini
         (DiskFullError("full"), "storage"),
         (OSError(errno.ENOSPC, "full"), "storage"),
         (PermissionError(errno.EACCES, "not yours"), "storage"),
-        (UnidentifiedImageError("not a picture"), "trial"),
+        (UnidentifiedImageError("not a picture"), "data"),
         (ClusterError("a worker died"), "machines"),
         (ConnectionResetError("gone"), "machines"),
         (TimeoutError("slow"), "machines"),
         (ActorDiedError(), "machines"),
+        (RayActorError(preempted=True), "preempted"),
+        (TargetClassError("two images"), "data"),
         (RayTaskError("f", "trace", ZeroDivisionError("x")), "trial"),
         (RayTaskError("f", "trace", DiskFullError("x")), "storage"),
     ],
@@ -43,6 +52,40 @@ def test_whose_fault_it_is(error: BaseException, failure: str) -> None:
 def test_a_bug_has_its_name_in_the_record() -> None:
     assert sentence(ZeroDivisionError("a bug\nmore")) == "unexpected ZeroDivisionError: a bug"
     assert sentence(TrainingError("the loss is nan")) == "the loss is nan"
+
+
+def test_what_is_run_again_is_counted_for_each_trial_and_for_all() -> None:
+    budget = RetryBudget(100, each=2)
+    assert budget.in_all == 25
+    assert RetryBudget(3).in_all == 10
+    assert [budget.lost("a", "machines") for _ in range(3)] == ["again", "again", "give up"]
+    assert [budget.lost("a", "preempted") for _ in range(50)] == ["again"] * 50
+    assert (budget.spent, budget.free) == (2, 50)
+    assert [budget.lost(str(i), "machines") for i in range(23)] == ["again"] * 23
+    assert budget.lost("b", "machines") == "end"
+    assert budget.lost("c", "trial") == budget.lost("d", "data") == "give up"
+    assert budget.lost("e", "storage") == "end"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (DiskFullError("no space"), DiskFullError, "^no space$"),
+        (OSError(errno.ENOSPC, "full"), DiskFullError, "full"),
+        (PermissionError(errno.EACCES, "not yours"), StoreError, "not yours"),
+        (RayTaskError("f", "trace", DiskFullError("x")), DiskFullError, "^x$"),
+        (ZeroDivisionError("bug"), ClusterError, "unexpected ZeroDivisionError: bug"),
+        (ActorDiedError(), ClusterError, "^its process died$"),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(type(value).__name__)),
+)
+def test_the_driver_gets_the_error_of_another_process(
+    error: BaseException, kind: type[Exception], words: str
+) -> None:
+    told = Broken.model_validate_json(Broken.of(error).model_dump_json())
+    with pytest.raises(kind, match=words) as raised:
+        raise told.error()
+    assert type(raised.value) is kind
 
 
 SLOW_TO_END = """

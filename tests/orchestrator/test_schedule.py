@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.scale import MIXED, SPOT, Fleet, Model, lengths_of
+from benchmarks.scale import MIXED, SPOT, lengths_of
 from orchestrator.budget import HOUR
+from orchestrator.fleet_model import Fleet, Model
 from orchestrator.schedule import Place, fastest
 
 FLEETS = st.builds(
