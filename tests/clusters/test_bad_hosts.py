@@ -123,7 +123,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "another Python": (ray_under(another_python()), "Ray runs there under Python 3."),
     "another Ray": (another_ray, "it has Ray 2.40.0, and here it is"),
-    "Python without packages": (ray_under("/usr/bin/python3"), "its Python lacks matplotlib"),
+    "Python without packages": (ray_under("/usr/bin/python3"), "its Python lacks "),
     "no Ray": (shell("export PATH=/usr/bin:/bin"), "there is no `ray` on the PATH"),
     "broken shell": (shell("exit 3"), "its shell did not run Python"),
     "no token": (no_token, "has no `ray start --head` with RAY_AUTH_MODE=token"),

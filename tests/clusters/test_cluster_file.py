@@ -43,7 +43,7 @@ def test_a_cluster_file_of_rays_is_read(tmp_path: Path) -> None:
         ("address: [", "is not YAML in line"),
         ("- a", "holds no settings"),
         ("address: 10.0.0.1:8265", "is no http address"),
-        ("address: http://a\ntoken_fil: b", r"'token_fil' is not known; did you mean 'token_file'"),
+        ("address: http://a\ntoken_fil: b", "token_fil is not known; did you mean 'token_file'"),
         (ONPREM.replace("cluster_name", "cluster_nam"), "did you mean 'cluster_name'"),
         (ONPREM.replace("local", "loca"), r"provider.type='loca' is not known.* mean 'local'"),
         ("cluster_name: a\nprovider: {type: aws}", "auth is missing"),
