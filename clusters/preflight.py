@@ -81,7 +81,11 @@ def refuse(cluster: RayFile, *, insecure: bool = False, here: bool = False) -> N
     """
     found = own_faults(cluster, insecure=insecure) if here else look(cluster, insecure=insecure)
     if found:
-        more = f" (and {len(found) - 1} more: dcdctl cluster render --check)" if found[1:] else ""
+        more = (
+            f" (and {len(found) - 1} more: dcdctl cluster check {cluster.path})"
+            if found[1:]
+            else ""
+        )
         raise ClusterError(f"{cluster.path}: {found[0]}{more}")
 
 
