@@ -114,10 +114,14 @@ def test_no_credentials(cloud: FakeEc2, tmp_path: Path) -> None:
 
 def test_wrong_keys(cloud: FakeEc2, tmp_path: Path) -> None:
     """Here moto asks for rights as IAM does."""
-    switch = "import sys, urllib.request as r; r.urlopen(sys.argv[1], sys.argv[2].encode()).read()"
+    switch = (
+        "import sys, urllib.request as r; a, b = sys.argv[1:]; kind = {'Content-Type': 'text/plain'};"
+        "r.urlopen(r.Request(a, b.encode(), kind)).read()"
+    )
     where = f"{cloud.env['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
     path = cloud.cluster(tmp_path)
-    cloud.hosts.run(sys.executable, "-c", switch, where, "0")
+    switched = cloud.hosts.run(sys.executable, "-c", switch, where, "0")
+    assert switched.returncode == 0, switched.stdout
     try:
         said = refused(cloud, path, cloud.env)
     finally:
