@@ -115,8 +115,8 @@ def test_no_credentials(cloud: FakeEc2, tmp_path: Path) -> None:
 def test_wrong_keys(cloud: FakeEc2, tmp_path: Path) -> None:
     """Here moto asks for rights as IAM does."""
     switch = (
-        "import sys, urllib.request as r; a, b = sys.argv[1:]; kind = {'Content-Type': 'text/plain'};"
-        "r.urlopen(r.Request(a, b.encode(), kind)).read()"
+        "import sys, urllib.request as r; a, b = sys.argv[1:]; t = {'Content-Type': 'text/plain'};"
+        "r.urlopen(r.Request(a, b.encode(), t)).read()"
     )
     where = f"{cloud.env['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
     path = cloud.cluster(tmp_path)
