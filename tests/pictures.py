@@ -20,7 +20,7 @@ WIDE = 1240
 """Pixels of the picture."""
 
 READY = "document.documentElement?.dataset.ready === 'yes'"
-BELOW = "document.querySelector('#frontier .key').getBoundingClientRect().bottom + 14"
+BELOW = "document.querySelector('#frontier .key').getBoundingClientRect().bottom + 6"
 """Where the first page ends: under the legend of the frontier."""
 
 
@@ -41,6 +41,7 @@ def take_pictures(run: Path, docs: Path) -> None:
         tab.look(WIDE, 900)
         tab.open(page, READY)
         tab.look(WIDE, round(tab.run(BELOW)))
+        tab.run("document.documentElement.style.overflow = 'hidden'")  # no scroll bar
         time.sleep(0.5)  # until it is drawn in its new size
         tab.picture(docs / "report.png", whole=False)
     shutil.copyfile(run / "figures" / "grid.png", docs / "grid.png")
