@@ -24,6 +24,7 @@ from orchestrator.budget import HOUR
 from orchestrator.disk_space import require_margin, require_space
 from orchestrator.events import EventLog, warnings_to
 from orchestrator.find_run import JOB_NOTE
+from orchestrator.forgotten import require_whole
 from orchestrator.judges import (
     Judge,
     accuracy_counts,
@@ -38,6 +39,7 @@ from orchestrator.ledger import set_aside_torn
 from orchestrator.open_run import shown_path
 from orchestrator.placement import Placement, capacity_now, enough_capacity, options, place
 from orchestrator.progress import Display, TrialProgress
+from orchestrator.provenance import note_needs, note_people
 from orchestrator.publisher import start_publisher
 from orchestrator.records import Rate, TrialRecord
 from orchestrator.retries import RetryBudget
@@ -118,7 +120,7 @@ def run_sweep(
         try:
             if before < total or _unfinished(spec, run):
                 with embedded_ray(spec.compute.cpus), display.live():
-                    spending = Spending.of(spec, run, spent_elsewhere)
+                    spending = Spending.opened(spec, store, selection, spent_elsewhere)
                     note = _run_trials(spec, store, run, total, display, tracker, spending)
         finally:
             records = records_of(run)
@@ -155,6 +157,8 @@ def run_fingerprint(spec: ExperimentSpec, selection: Selection) -> str:
 
 
 def _enter(store: Store, run: Path, mode: Mode, total: int) -> None:
+    if mode != "fresh":
+        require_whole(run)
     if mode == "fresh" and run.exists():
         store.set_aside(run)  # unread: a torn record is no reason to keep it
     elif mode == "new" and (run / "spec.json").exists() and (done := len(records_of(run))) < total:
@@ -209,9 +213,11 @@ def _run_trials(
         prior, prior_key = prepare_prior(spec, store, selection, display.stage)
     require_margin(store.root)
     judged_by = fingerprint([protocol_key(spec, world), prior_key])
+    note_people(run, store, world.rows)
     _write_examples(run, world)
 
     judges = judges_of(spec, world, store)
+    note_needs(run, store)
     new_judges = [judge for judge in judges if not is_trained(judge)]
     world_ref = ray.put(world)
     publisher = start_publisher()
@@ -265,6 +271,7 @@ def _run_trials(
     waiting = still_to_train(spec, records, run, spec.hostile_trainers)
     with ledger.stage("trainers", devices):
         measure_trainers(spec, store, selection, run, waiting, shared, display.stage)
+    note_needs(run, store)
     return None
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.nameless import nameless
 from orchestrator.records import Accuracy, PlanSummary, Rate, TrialRecord
 from orchestrator.retries import classify, sentence
 from orchestrator.store import RECORD, disk_errors, write_atomic
@@ -200,7 +201,8 @@ def run_trial(
         except Exception as error:
             if classify(error) not in ("trial", "data"):
                 raise
-            record = record.model_copy(update={"status": "failed", "error": sentence(error)})
+            said = nameless(sentence(error), world)
+            record = record.model_copy(update={"status": "failed", "error": said})
         record = record.model_copy(update={"cost_s": clock.seconds})
         # The publisher waits for the disk; this folder is on the trial's own machine, for a while.
         write_atomic(out / RECORD, record.model_dump_json(indent=2) + "\n", durable=False)
@@ -220,6 +222,7 @@ def _measure(
     from augment.plan import count_roles, inflation, make_plan
     from augment.spec import DcdSpec
     from orchestrator.judging import judge_all
+    from orchestrator.plan_tally import plan_digest
     from orchestrator.serving import fit_served
     from orchestrator.utility import people_of, utility_of
 
@@ -354,22 +357,6 @@ def stored(images: torch.Tensor) -> Image8:
 
     flat = from_unit(images.flatten(0, 1))
     return flat.reshape(*images.shape[:2], *flat.shape[1:])
-
-
-def plan_digest(recipe: pa.Table) -> str:
-    """Return a hash of a plan's content, the same for equal recipes in the same order."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for name in recipe.column_names:
-        column = recipe[name].combine_chunks()
-        if name == "native":  # the sizes are the images' own; the plan is that they count
-            column = pa.array(column.to_numpy() > 0)
-        if pa.types.is_dictionary(column.type):
-            digest.update(repr(column.dictionary.to_pylist()).encode())
-            column = column.indices
-        digest.update(column.to_numpy(zero_copy_only=False).tobytes())
-    return digest.hexdigest()[:12]
 
 
 def fit_here(
