@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "decision.ipynb"
@@ -33,8 +32,7 @@ def execute(notebook: Any, folder: Path, cell_timeout_s: int = 900) -> Any:
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     client = NotebookClient(
         notebook,
-        # Over files of this user instead of ports that every user of the machine can reach.
-        km=AsyncKernelManager(kernel_name="python3", transport="ipc"),
+        kernel_name="python3",
         timeout=cell_timeout_s,
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},
