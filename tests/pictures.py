@@ -35,7 +35,10 @@ def take_pictures(run: Path, docs: Path) -> None:
     assert browser is not None, "no Chromium is installed"
     page = write_report(run)
     with (
-        tempfile.TemporaryDirectory(prefix="dcdctl-pictures-") as profile,
+        # A browser that ends still writes into its profile for a moment.
+        tempfile.TemporaryDirectory(
+            prefix="dcdctl-pictures-", ignore_cleanup_errors=True
+        ) as profile,
         chromium(browser, Path(profile)) as tab,
     ):
         tab.look(WIDE, 900)
