@@ -73,7 +73,7 @@ def write_report(
     price = spec.compute.hour_price if hour_price is None else hour_price
     data = report_data(run, summary, shown, price)
     grid = _grid(run, summary, mark=not nobody_real) if nobody_real or show_people else None
-    plotted = _plotted(summary)
+    plotted = plotted_trials(summary)
     figures = _figures(run, data, plotted, grid)
     page = render(run, spec, data, figures, plotted, grid)
     place = out or _place(folders)
@@ -117,7 +117,8 @@ def _figures(
     return figures
 
 
-def _plotted(summary: RunSummary) -> list[PlottedTrial]:
+def plotted_trials(summary: RunSummary) -> list[PlottedTrial]:
+    """Return the points of the frontier's plot: all trials with a result."""
     plotted = []
     for trial in summary.trials:
         if trial.clean_accuracy is None or trial.worst_attack is None or trial.status == "failed":

@@ -49,6 +49,16 @@ def picture_uri(picture: np.ndarray[Any, np.dtype[np.uint8]], side: int = 128) -
     return "data:image/png;base64," + base64.b64encode(picture_png(picture, side)).decode()
 
 
+def money(value: float) -> str:
+    """Return an amount: two decimals, or of a small one two significant digits."""
+    return f"{value:.2f}" if value >= 1 or value == 0 else f"{value:.2g}"
+
+
+def unbroken(text: str) -> str:
+    """Return a sentence whose percent signs stay with their numbers at the end of a line."""
+    return text.replace(" %", "\u202f%")
+
+
 def command(line: str) -> str:
     """Return a command line with one option a line, as a shell reads it."""
     return re.sub(r" (?=--)", " \\\\\n    ", line)

@@ -24,11 +24,13 @@ from orchestrator.report_data import ReportData
 from orchestrator.report_format import (
     command,
     interval,
+    money,
     number,
     percent,
     picture_uri,
     rate_of,
     seconds,
+    unbroken,
     words,
 )
 from orchestrator.risk import trials_table
@@ -92,7 +94,10 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (attack_name, command, interval, number, percent, picture_uri, seconds, words)
+    filters = (
+        attack_name, command, interval, money, number, percent, picture_uri, seconds, unbroken,
+        words,
+    )  # fmt: skip
     environment.filters |= {function.__name__: function for function in filters}
     return environment.get_template("report.html.j2").render(
         spec=spec,

@@ -373,7 +373,8 @@ def _stages(
         "done" if ended >= counts.total else "running" if counts.running else "to do"
     )
     found.append(StageStatus(name="trials", state=trials, note=f"{ended} of {counts.total}"))
-    judged = (run / "evaluation.json").is_file()
+    # Its file is written after the trials, but no trial has a result without it.
+    judged = (run / "evaluation.json").is_file() or counts.done > 0
     later: list[tuple[str, bool]] = [("evaluation classifier", judged)]
     if spec.adaptive_attacks:
         later.append(("adaptive attacks", (run / "adaptive.json").is_file()))

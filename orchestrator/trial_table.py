@@ -17,6 +17,9 @@ from orchestrator.status_page import duration
 from orchestrator.summary import summarise
 from tasks.spec import Spec
 
+SETTING_WIDTH = 13
+"""Columns of a terminal that two of the levers take: they are what one reads the table for."""
+
 
 class TrialRow(Spec):
     """One trial. Rates are {successes, n, value, low, high}, fractions with a 95 % interval."""
@@ -86,15 +89,15 @@ def trial_rows(run: str, spec: ExperimentSpec, records: Sequence[TrialRecord]) -
 def trials_table(rows: Sequence[TrialRow]) -> RenderableType:
     """Return the trials as a table, rates in percent with their intervals, and what failed why."""
     names = list(dict.fromkeys(name for row in rows for name in row.attacks))
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("trial", no_wrap=True)
-    table.add_column("setting")
+    table.add_column("setting", min_width=SETTING_WIDTH, overflow="fold")
     table.add_column("accuracy %")
     for name in names:
         table.add_column(f"{name} @1 %")
     table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("took", justify="right", no_wrap=True)
-    table.add_column("status", no_wrap=True)
+    table.add_column("status", overflow="fold")
     for row in rows:
         name = "control" if row.index == 0 else str(row.index)
         cells = [name, escape(row.title) or ("" if row.index == 0 else _levers(row))]

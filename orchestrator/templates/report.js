@@ -122,6 +122,7 @@
       const point = points[mark.id.replace(/^.*-trial-/, "")];
       if (!point) continue;
       const title = mark.querySelector("title");
+      mark.closest("svg").setAttribute("role", "group"); // an image would hide its points from readers
       mark.setAttribute("role", "img");
       mark.setAttribute("aria-label", title ? title.textContent : point.title);
       if (title) title.remove();
