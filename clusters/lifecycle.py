@@ -89,7 +89,14 @@ def joined(where: str, *, insecure: bool = False) -> Iterator[ClusterHandle]:
         return
     with tunnel(cluster, head_of(cluster)) as way:
         handle = _handle(way)
-        _until_it_answers(handle, way, deadline_s=60)
+        try:
+            _until_it_answers(handle, way, deadline_s=45)
+        except ClusterError as error:
+            way.check()
+            raise ClusterError(
+                f"{cluster.name}: its head {way.head} is reached, and no Ray answers there; bring "
+                f"it up: dcdctl cluster up {cluster.path}"
+            ) from error
         check(handle, insecure=insecure)
         yield handle
 

@@ -74,12 +74,14 @@ def unfilled(text: str) -> list[str]:
 
 
 def _ray_file(config: Mapping[str, Any]) -> Iterator[str]:
-    for kind, start in (("head", "ray start --head"), ("worker", "ray start --address")):
+    for kind, start in (("head", "--head"), ("worker", "--address")):
         commands = "\n".join(map(str, config.get(f"{kind}_start_ray_commands") or ()))
-        lines = [line for line in commands.splitlines() if start in line]
+        lines = [
+            line for line in commands.splitlines() if re.search(rf"\bray start\b.*{start}\b", line)
+        ]
         if not lines or not all("RAY_AUTH_MODE=token" in line for line in lines):
             yield (
-                f"{kind}_start_ray_commands: `{start}` without RAY_AUTH_MODE=token, so that node "
+                f"{kind}_start_ray_commands: `ray start {start}` without RAY_AUTH_MODE=token, so that node "
                 "takes code from whoever reaches it"
             )
         if not lines or not all(_no_telemetry(line) for line in lines):

@@ -274,3 +274,13 @@ def raylet(hosts: Lab) -> list[str]:
     """Return the processes that are the head."""
     found = hosts.run("pgrep", "-f", "bin/gcs_server|raylet/raylet", on="node1").stdout
     return found.split()
+
+
+def test_a_cluster_that_is_not_up_has_no_status(hosts: Lab, tmp_path: Path) -> None:
+    path = hosts.onprem(tmp_path)
+    started = time.monotonic()
+    ended = hosts.run("dcdctl", "cluster", "status", str(path))
+    assert ended.returncode == 7
+    assert "head 10.84.0.11 is reached, and no Ray answers there; bring it up" in ended.stdout
+    assert time.monotonic() - started < 60
+    assert left(hosts) == {}
