@@ -110,16 +110,15 @@ def _here(cluster: RayFile, *, insecure: bool) -> Iterator[str]:
             yield f"file_mounts: {str(here)!r}, which goes to {there}, does not exist here"
     if insecure:
         return
+    shipped = "onprem" if cluster.provider == "local" else cluster.provider
     for kind, start in (("head", "--head"), ("worker", "--address")):
         lines = [str(one) for one in config.get(f"{kind}_start_ray_commands") or ()]
         starts = [line for line in lines if re.search(rf"\bray start\b.*{start}\b", line)]
         if not any("RAY_AUTH_MODE=token" in line for line in starts):
             yield (
-                f"{kind}_start_ray_commands has no `ray start {start}` with RAY_AUTH_MODE=token: whoever "
-                "reaches that node could run code there; add it as in `dcdctl cluster render "
-                f"{cluster.provider}.yaml`, or accept that with --insecure-cluster".replace(
-                    "local.yaml", "onprem.yaml"
-                )
+                f"{kind}_start_ray_commands has no `ray start {start}` with RAY_AUTH_MODE=token: "
+                "whoever reaches that node could run code there; add it as in `dcdctl cluster render "
+                f"{shipped}.yaml`, or accept that with --insecure-cluster"
             )
     if not any(str(there).endswith(".ray/auth_token") for there in config.get("file_mounts") or ()):
         yield "file_mounts has no ~/.ray/auth_token, so that the nodes would have no token; add it"
