@@ -117,8 +117,8 @@ def _here(cluster: RayFile, *, insecure: bool) -> Iterator[str]:
         if not any("RAY_AUTH_MODE=token" in line for line in starts):
             yield (
                 f"{kind}_start_ray_commands has no `ray start {start}` with RAY_AUTH_MODE=token: "
-                "whoever reaches that node could run code there; add it as in `dcdctl cluster render "
-                f"{shipped}.yaml`, or accept that with --insecure-cluster"
+                "whoever reaches that node could run code there; add it as in `dcdctl cluster "
+                f"render {shipped}.yaml`, or accept that with --insecure-cluster"
             )
     if not any(str(there).endswith(".ray/auth_token") for there in config.get("file_mounts") or ()):
         yield "file_mounts has no ~/.ray/auth_token, so that the nodes would have no token; add it"

@@ -81,8 +81,8 @@ def _ray_file(config: Mapping[str, Any]) -> Iterator[str]:
         ]
         if not lines or not all("RAY_AUTH_MODE=token" in line for line in lines):
             yield (
-                f"{kind}_start_ray_commands: `ray start {start}` without RAY_AUTH_MODE=token, so that "
-                "node takes code from whoever reaches it"
+                f"{kind}_start_ray_commands: `ray start {start}` without RAY_AUTH_MODE=token, so "
+                "that node takes code from whoever reaches it"
             )
         if not lines or not all(_no_telemetry(line) for line in lines):
             yield f"{kind}_start_ray_commands: telemetry is on; add --disable-usage-stats"
