@@ -27,6 +27,11 @@ CONNECT_S, REQUEST_S, ATTEMPTS = 5.0, 15.0, 2
 
 T = TypeVar("T")
 
+
+class NoBucketError(StoreError):
+    """The bucket does not exist."""
+
+
 _FINAL = {
     "NO_SUCH_BUCKET": "the bucket does not exist; create it, or name another in `storage`",
     "ACCESS_DENIED": "access is denied; give these credentials the right to list, read, write and "
@@ -66,7 +71,8 @@ def ask_again(uri: str, ask: Callable[[], T], patience_s: float | None = None) -
             if advice is not None:
                 if "ACCESS_DENIED" in text and not _has_credentials(uri):
                     advice = _NO_CREDENTIALS
-                raise StoreError(f"storage {uri}: {advice}") from error
+                kind = NoBucketError if "NO_SUCH_BUCKET" in text else StoreError
+                raise kind(f"storage {uri}: {advice}") from error
             if isinstance(error, FileNotFoundError) or error.errno is not None:
                 raise
             if time.monotonic() + wait > deadline:

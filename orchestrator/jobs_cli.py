@@ -63,6 +63,7 @@ def run_there(
     from clusters.cluster_file import Existing, read_cluster
     from clusters.lifecycle import bring_down, open_cluster
     from orchestrator.cluster_run import check_data, local_root, new_job_id, submit
+    from orchestrator.cluster_storage import check_storage
     from orchestrator.job_request import SentJob
     from orchestrator.progress import Display
 
@@ -82,7 +83,8 @@ def run_there(
         checkpoint=None if checkpoint is None else str(checkpoint),
         **asked,
     )
-    for warning in (check_data(specs), _check_out(job, root)):
+    storage = check_storage(specs[0].storage)
+    for warning in (check_data(specs), storage, _check_out(job, root)):
         if warning is not None:
             display.warn(warning)
     with open_cluster(where, insecure=there.insecure, say=display.line) as handle:

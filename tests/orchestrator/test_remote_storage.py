@@ -263,6 +263,31 @@ def test_no_credentials_is_one_sentence(
         Store(uri)
 
 
+def test_a_cluster_is_not_brought_up_for_a_bucket_that_is_not_there(
+    proxy: Proxy, uri: str, tmp_path: Path
+) -> None:
+    """And one that only this machine may not write is the nodes' matter."""
+    from orchestrator.cluster_storage import check_storage
+
+    words = ["sweep", "--smoke", "--cluster", "http://127.0.0.1:9", "--storage", "s3://no-such/x"]
+    ended = subprocess.run(
+        [str(Path(sys.executable).with_name("dcdctl")), *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 6, ended.stderr
+    assert "storage s3://no-such/x: the bucket does not exist; create it" in ended.stderr
+    assert check_storage(uri) is None
+    proxy.plan = lambda method, number: "denied" if method in ("PUT", "POST", "DELETE") else None
+    said = check_storage(f"{uri}/other")
+    assert said is not None
+    assert "access is denied" in said
+    with pytest.raises(StoreError, match="never into the URI"):
+        check_storage("s3://AKIA:secret@results/x")
+
+
 def test_a_store_that_cannot_be_reached_is_one_sentence_and_an_exit_code(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
