@@ -49,7 +49,8 @@ def outputs(notebook: Any) -> list[tuple[str, str]]:
             if output.output_type == "stream":
                 found.append((output.name, output.text))
             else:
-                found += [(kind, str(text)) for kind, text in output.get("data", {}).items()]
+                data = output.get("data", {})  # a file has its kinds sorted, a kernel has not
+                found += [(kind, str(data[kind])) for kind in sorted(data)]
     return found
 
 
