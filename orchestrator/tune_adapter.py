@@ -243,6 +243,19 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
         """Restore nothing."""
 
 
+def _keep_secrets_here() -> None:
+    """Have Tune leave the storage's keys out of the trials' runtime environment.
+
+    Ray writes that into its logs, and onto command lines, which everybody on the machine may read.
+    Trials need no key: the driver alone touches the storage, and here they inherit what is set.
+    """
+    from ray.tune.execution import class_cache
+
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
+        [name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")]
+    )
+
+
 class Watch(tune.Callback):  # type: ignore[misc]
     """Sees what Tune tells no searcher: what killed a process, and that time passes."""
 
@@ -314,6 +327,7 @@ def tune_queue(
     holds = bool(placed.trial.get("CPU"))
     own = {"workers": workers, "task": options(placed.task), "halt": halt}
     own |= {"meter": meter, "holds": holds}
+    _keep_secrets_here()
     resourced = tune.with_resources(
         tune.with_parameters(trainable, shared=shared | own),
         placed.trial,

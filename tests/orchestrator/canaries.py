@@ -157,7 +157,8 @@ def _program(line: bytes) -> str:
     for pattern in (r"dashboard/agent", r"dashboard/dashboard", r"default_worker", r"monitor\.py"):
         if found := re.search(pattern, words):
             return found[0]
-    return "dcdctl" if "dcdctl" in words else words[:60]
+    ours = "dcdctl" in words or "clusters.embedded" in words  # the latter is doctor's probe
+    return "dcdctl" if ours else words[:60]
 
 
 def _listening() -> dict[str, tuple[str, int]]:
