@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from clusters.ray_schema import faults, top_keys, unknown
 from tasks.errors import ClusterError
 
 DEFAULT_TOKEN = Path("~/.ray/auth_token")
@@ -70,6 +70,8 @@ def read_cluster(where: str) -> Existing | RayFile:
         ClusterError: there is no such file, or it says something that is not understood.
     """
     if urlsplit(where).scheme in ("http", "https"):
+        if not urlsplit(where).hostname:
+            raise ClusterError(f"--cluster {where!r} names no host, such as http://127.0.0.1:8265")
         return Existing(where.rstrip("/"), DEFAULT_TOKEN.expanduser())
     path = find_file(where)
     config = read_config(path)
@@ -109,6 +111,8 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         config = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ClusterError(f"{path} cannot be read ({error.strerror}); check its rights") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         at = "" if line is None else f" in line {line + 1}"
@@ -119,7 +123,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _existing(path: Path, config: dict[str, Any]) -> Existing:
-    _refuse_unknown(path, config, OWN_KEYS)
+    for sentence in unknown("", config, OWN_KEYS):
+        raise ClusterError(f"{path}: {sentence}")
     address = str(config["address"])
     if urlsplit(address).scheme not in ("http", "https"):
         raise ClusterError(
@@ -131,40 +136,7 @@ def _existing(path: Path, config: dict[str, Any]) -> Existing:
 
 
 def _ray_file(path: Path, config: dict[str, Any]) -> RayFile:
-    known = _ray_keys()
-    _refuse_unknown(path, config, known)
-    for key in ("cluster_name", "provider", "auth"):
-        if key not in config:
-            raise ClusterError(f"{path}: {key} is missing; see `dcdctl cluster render onprem.yaml`")
-    kind = (config["provider"] or {}).get("type")
-    if kind not in PROVIDERS:
-        near = difflib.get_close_matches(str(kind), PROVIDERS, 1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise ClusterError(
-            f"{path}: provider.type={kind!r} is not known here; it may be {', '.join(PROVIDERS)}"
-            f"{meant}"
-        )
+    known = (*top_keys(), "address") if top_keys() else config
+    for sentence in (*unknown("", config, known), *faults(config)):
+        raise ClusterError(f"{path}: {sentence}")
     return RayFile(path.absolute(), config)
-
-
-PROVIDERS = ("local", "aws", "gcp")
-
-
-def _ray_keys() -> tuple[str, ...]:
-    """Return the top-level keys of a cluster file, from the schema that Ray ships."""
-    import json
-
-    import ray
-
-    schema = Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"
-    if not schema.is_file():
-        return ()
-    return tuple(json.loads(schema.read_text())["properties"])
-
-
-def _refuse_unknown(path: Path, config: dict[str, Any], known: tuple[str, ...]) -> None:
-    for key in config:
-        if known and key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            meant = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            raise ClusterError(f"{path}: {key!r} is not known; {meant}")

@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path, PurePosixPath
 
 from clusters.cluster_file import RayFile
-from clusters.lifecycle import ssh_words
+from clusters.ssh import ssh_words
 from tasks.errors import ClusterError
 
 DEADLINE_S = 3600.0

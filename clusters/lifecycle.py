@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
-import shlex
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import requests
 
+from clusters.aws import machines
 from clusters.cluster_file import DEFAULT_TOKEN, Existing, RayFile, read_cluster
 from clusters.handle import ClusterHandle
+from clusters.preflight import refuse
+from clusters.ray_command import reason, run_ray
+from clusters.ssh import Tunnel, tunnel
+from clusters.stop import running_hosts, stop_hosts
 from clusters.token import own_token
 from tasks.errors import ClusterError
 
-DASHBOARD_PORT = 8265
-_SSH = (
-    *("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15"),
-    *("-o", "StrictHostKeyChecking=accept-new", "-o", "ExitOnForwardFailure=yes"),
-)
 _ASKS_S = 10.0
+STANDS_S = 20.0
+"""How long a head that should be up already is given to answer."""
+
 NODES_S = 300.0
 """How long a cluster that was just brought up is given for its first nodes."""
 
@@ -44,7 +41,8 @@ def open_cluster(
 ) -> Iterator[ClusterHandle]:
     """Join a cluster, after bringing it up where `where` is a cluster file of Ray's.
 
-    The cluster stays up afterwards.
+    One that is up already is joined as it is: `ray up` would end the jobs that run there. It
+    stays up afterwards.
 
     Args:
         where: file or http address.
@@ -53,15 +51,25 @@ def open_cluster(
         say: called with what is being waited for.
 
     Raises:
-        ClusterError: it cannot be reached, refuses, or does not fit.
+        ClusterError: it cannot be reached, refuses, or does not fit; one that did not come up is
+            taken down again.
+        KeyboardInterrupt: Ctrl-C; its words say what stays up.
     """
     cluster = read_cluster(where)
     if isinstance(cluster, RayFile):
-        bring_up(cluster, deadline_s=deadline_s, say=say)
+        own_token()
+        refuse(cluster, insecure=insecure, here=True)
+        if stands(cluster):
+            say(f"{cluster.name} is up already, and is used as it is")
+        else:
+            bring_up(cluster, deadline_s=deadline_s, insecure=insecure, say=say)
         say("waiting for the job server of the head")
     with joined(where, insecure=insecure) as handle:
         if isinstance(cluster, RayFile):
-            _until_nodes(handle, cluster.first_nodes, say)
+            try:
+                _until_nodes(handle, cluster.first_nodes, say)
+            except KeyboardInterrupt:
+                raise _interrupted(cluster, _left(cluster)) from None
         yield handle
 
 
@@ -79,10 +87,47 @@ def joined(where: str, *, insecure: bool = False) -> Iterator[ClusterHandle]:
         check(handle, insecure=insecure or cluster.insecure)
         yield handle
         return
-    with _tunnel(cluster, head_of(cluster)) as handle:
-        _until_it_answers(handle, deadline_s=60)
+    with tunnel(cluster, head_of(cluster)) as way:
+        handle = _handle(way)
+        _until_it_answers(handle, way, deadline_s=60)
         check(handle, insecure=insecure)
         yield handle
+
+
+def stands(cluster: RayFile) -> bool:
+    """Say whether a cluster is up, and its job server answers.
+
+    Raises:
+        ClusterError: its head cannot be reached, or does not let one in.
+    """
+    head = _known_head(cluster)
+    if not head:
+        return False
+    with tunnel(cluster, head) as way:
+        handle = _handle(way)
+        try:
+            _until_it_answers(handle, way, deadline_s=STANDS_S, closed_is_final=True)
+        except ClusterError:
+            if cluster.provider == "local":
+                way.check()
+            return False
+    return True
+
+
+def _known_head(cluster: RayFile) -> str | None:
+    """Return where a head is, or would be; empty where there is none, None where Ray has to say."""
+    provider = cluster.config["provider"]
+    if cluster.provider == "local":
+        return str(provider.get("external_head_ip") or provider["head_ip"])
+    if cluster.provider == "aws":
+        with suppress(Exception):  # what keeps AWS from answering is said when it is asked next
+            return next((m.address for m in machines(cluster) if m.kind == "head"), "")
+    return None
+
+
+def _handle(way: Tunnel) -> ClusterHandle:
+    url = f"http://127.0.0.1:{way.port}"
+    return ClusterHandle(way.cluster.name, url, own_token(), way.head)
 
 
 def check(handle: ClusterHandle, *, insecure: bool = False) -> None:
@@ -154,16 +199,29 @@ def _get(handle: ClusterHandle, path: str, headers: dict[str, str]) -> requests.
         ) from error
 
 
-def _until_it_answers(handle: ClusterHandle, deadline_s: float) -> None:
+def _until_it_answers(
+    handle: ClusterHandle, way: Tunnel, deadline_s: float, *, closed_is_final: bool = False
+) -> None:
+    """Wait for the dashboard behind a tunnel.
+
+    Args:
+        handle: the cluster.
+        way: the tunnel.
+        deadline_s: seconds.
+        closed_is_final: do not wait for a dashboard where SSH is through and nobody listens.
+    """
     end = time.monotonic() + deadline_s
     while True:
+        way.check()
         try:
             _get(handle, "/api/version", handle.headers())
             return
-        except ClusterError:
-            if time.monotonic() > end:
+        except ClusterError as error:
+            # The near end listens once SSH is through; then a cut is the far end's.
+            closed = not isinstance(error.__cause__, requests.Timeout) and way.is_through()
+            if time.monotonic() > end or (closed_is_final and closed):
                 raise
-            time.sleep(1)
+            time.sleep(0.3)
 
 
 def _nodes(handle: ClusterHandle) -> list[dict[str, Any]]:
@@ -192,18 +250,65 @@ def _until_nodes(handle: ClusterHandle, wanted: int, say: Say) -> None:
         time.sleep(1)
 
 
-def bring_up(cluster: RayFile, *, deadline_s: float, say: Say = _quiet) -> None:
-    """Run `ray up`; a cluster that is up already stays as it is.
+def bring_up(
+    cluster: RayFile, *, deadline_s: float, insecure: bool = False, say: Say = _quiet
+) -> None:
+    """Run `ray up`; what it started is taken down again where it fails.
+
+    Args:
+        cluster: the file; of one that is up already, Ray is started anew, and jobs end.
+        deadline_s: seconds that it may take.
+        insecure: its nodes may go without a token.
+        say: called with what is being done.
 
     Raises:
-        ClusterError: it fails, or is not up in time.
+        ClusterError: it cannot work, fails, or is not up in time.
+        KeyboardInterrupt: Ctrl-C; its words say what stays up.
     """
     own_token()
-    _check_key(cluster)
+    say(f"looking at what {cluster.name} needs")
+    refuse(cluster, insecure=insecure)
+    before = _left(cluster)
     say(f"bringing up {cluster.name} (provider {cluster.provider}), at most {deadline_s:.0f} s")
-    out = _ray("up", "--yes", "--no-config-cache", str(cluster.path), deadline_s=deadline_s)
-    if out.returncode:
-        raise ClusterError(f"{cluster.name} is not up: {_reason(out.stdout)}")
+    try:
+        out = run_ray("up", "--yes", "--no-config-cache", str(cluster.path), deadline_s=deadline_s)
+        if out.returncode:
+            raise ClusterError(f"{cluster.name} is not up: {reason(out.stdout)}")
+    except ClusterError as error:
+        if before:  # it was there before this command; whose work runs on it is not known
+            raise ClusterError(f"{error}; {_listed(before)} was there before, and stays") from error
+        say(f"it did not come up; taking down what was started of {cluster.name}")
+        try:
+            bring_down(str(cluster.path), say=say)
+        except ClusterError as more:
+            raise ClusterError(f"{error}; and {more}") from error
+        raise ClusterError(f"{error}; what was started is down again") from error
+    except KeyboardInterrupt:
+        raise _interrupted(cluster, _left(cluster)) from None
+
+
+def _interrupted(cluster: RayFile, left: list[str]) -> KeyboardInterrupt:
+    """Return what ends a command that was stopped while its cluster came up."""
+    stays = f"still up: {_listed(left)}" if left else "nothing of it was seen running"
+    return KeyboardInterrupt(
+        f"interrupted while {cluster.name} was coming up; {stays}. Take it down with dcdctl "
+        f"cluster down {cluster.path}, or go on with the same command"
+    )
+
+
+def _left(cluster: RayFile) -> list[str]:
+    """Return the machines of a cluster that are there: instances, or hosts that run Ray."""
+    if cluster.provider == "aws":
+        with suppress(Exception):
+            return [f"{m.name} ({m.kind} {m.address})" for m in machines(cluster)]
+    if cluster.provider == "local":
+        return running_hosts(cluster)
+    out = run_ray("get-head-ip", str(cluster.path), deadline_s=60)
+    return re.findall(r"^\d+\.\d+\.\d+\.\d+$", out.stdout, re.MULTILINE)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
 
 
 def head_of(cluster: RayFile) -> str:
@@ -212,23 +317,26 @@ def head_of(cluster: RayFile) -> str:
     Raises:
         ClusterError: the cluster is not up.
     """
-    out = _ray("get-head-ip", str(cluster.path), deadline_s=60)
-    found = re.findall(r"^\d+\.\d+\.\d+\.\d+$", out.stdout, re.MULTILINE)
-    if out.returncode or not found:
-        raise ClusterError(
-            f"{cluster.name} has no head that runs ({_reason(out.stdout)}); bring it up: dcdctl "
-            f"cluster up {cluster.path}"
-        )
-    return str(found[-1])
+    if found := _known_head(cluster):
+        return found
+    bring = f"bring it up: dcdctl cluster up {cluster.path}"
+    if found == "":
+        raise ClusterError(f"{cluster.name} has no head that runs; {bring}")
+    out = run_ray("get-head-ip", str(cluster.path), deadline_s=60)
+    seen = re.findall(r"^\d+\.\d+\.\d+\.\d+$", out.stdout, re.MULTILINE)
+    if out.returncode or not seen:
+        raise ClusterError(f"{cluster.name} has no head that runs ({reason(out.stdout)}); {bring}")
+    return str(seen[-1])
 
 
 def bring_down(where: str, *, deadline_s: float = 600, say: Say = _quiet) -> None:
-    """Take a cluster down, workers included.
+    """Take a cluster down, workers included; one that is down already stays so.
 
-    `ray down` leaves the workers of provider local running: they are stopped one by one.
+    `ray down` leaves the workers of provider local running, and their lifetime's clocks: all are
+    stopped here, at the same time.
 
     Raises:
-        ClusterError: it fails, or `where` is no cluster file.
+        ClusterError: something may still be up, or `where` is no cluster file.
     """
     cluster = read_cluster(where)
     if isinstance(cluster, Existing):
@@ -236,13 +344,12 @@ def bring_down(where: str, *, deadline_s: float = 600, say: Say = _quiet) -> Non
             f"{where} names a cluster that stands without dcdctl; take it down where it was started"
         )
     if cluster.provider == "local":
-        for address in cluster.config["provider"].get("worker_ips", ()):
-            say(f"stopping {address}")
-            _ssh(cluster, str(address), "bash -lc 'ray stop --grace-period 10'", deadline_s=60)
+        stop_hosts(cluster, say)
+        return
     say(f"taking down {cluster.name}")
-    out = _ray("down", "--yes", str(cluster.path), deadline_s=deadline_s)
+    out = run_ray("down", "--yes", str(cluster.path), deadline_s=deadline_s)
     if out.returncode:
-        raise ClusterError(f"{cluster.name} may still be up: {_reason(out.stdout)}")
+        raise ClusterError(f"{cluster.name} may still be up: {reason(out.stdout)}")
 
 
 def cluster_status(where: str, *, insecure: bool = False) -> list[str]:
@@ -262,82 +369,3 @@ def cluster_status(where: str, *, insecure: bool = False) -> list[str]:
             lines.append(f"  node {node['node_ip']:<16} {node['state']:<6} {', '.join(parts)}")
         jobs = Jobs(handle)
         return lines + [f"  job  {name}  {jobs.status(name)[0].lower()}" for name in jobs.names()]
-
-
-def _check_key(cluster: RayFile) -> None:
-    key = cluster.config["auth"].get("ssh_private_key")
-    if key and not Path(str(key)).expanduser().is_file():
-        raise ClusterError(
-            f"{cluster.path}: auth.ssh_private_key={str(key)!r} does not exist; name the key that "
-            "opens the nodes"
-        )
-
-
-def _ssh(cluster: RayFile, address: str, command: str, deadline_s: float) -> None:
-    words = [*ssh_words(cluster, address), command]
-    try:
-        subprocess.run(words, capture_output=True, timeout=deadline_s, check=False)
-    except subprocess.TimeoutExpired:
-        raise ClusterError(
-            f"{address} did not stop its Ray in {deadline_s:.0f} s; stop it there: ray stop"
-        ) from None
-
-
-def ssh_words(cluster: RayFile, address: str, *more: str) -> list[str]:
-    """Return the command that enters a node of a cluster, as its file says."""
-    auth = cluster.config["auth"]
-    key = auth.get("ssh_private_key")
-    identity = ["-i", str(Path(str(key)).expanduser())] if key else []
-    return ["ssh", *_SSH, *identity, *more, f"{auth['ssh_user']}@{address}"]
-
-
-@contextmanager
-def _tunnel(cluster: RayFile, head: str) -> Iterator[ClusterHandle]:
-    """Have the head's dashboard, which listens on its loopback alone, on a port of this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    forward = f"127.0.0.1:{port}:127.0.0.1:{DASHBOARD_PORT}"
-    process = subprocess.Popen(
-        ssh_words(cluster, head, "-N", "-L", forward),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for the command, not for its tunnel
-    )
-    try:
-        yield ClusterHandle(cluster.name, f"http://127.0.0.1:{port}", own_token(), head)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _ray(*words: str, deadline_s: float) -> subprocess.CompletedProcess[str]:
-    """Run Ray's own command; its output is for `_reason`."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", *words]
-    env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
-    try:
-        return subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=env,
-            timeout=deadline_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        said = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
-        raise ClusterError(
-            f"`{shlex.join(['ray', *words])}` was not done in {deadline_s:.0f} s; it last said: "
-            f"{_reason(said)}"
-        ) from error
-
-
-def _reason(output: str) -> str:
-    """Return the line of an output that says most: the last error, else the last line."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
-    lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    errors = [line for line in lines if re.search(r"error|denied|refused|fail", line, re.I)]
-    return (errors or lines or ["it said nothing"])[-1][:300]

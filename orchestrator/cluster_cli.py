@@ -20,6 +20,7 @@ cluster_app = typer.Typer(no_args_is_help=True)
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     cluster_app.command(cls=Command)(up)
+    cluster_app.command(cls=Command)(check)
     cluster_app.command(cls=Command)(down)
     cluster_app.command(cls=Command)(status)
     cluster_app.command(cls=Command)(render)
@@ -34,6 +35,7 @@ def register(app: typer.Typer) -> None:
 def up(
     file: Where,
     deadline: Annotated[float, typer.Option(min=1, help="Seconds until it has to be up.")] = 900.0,
+    insecure: Insecure = False,
 ) -> None:
     """Bring a cluster up, and check that it answers.
 
@@ -42,8 +44,35 @@ def up(
     """
     from clusters.lifecycle import open_cluster
 
-    with open_cluster(file, deadline_s=deadline, say=typer.echo) as handle:
+    with open_cluster(file, deadline_s=deadline, insecure=insecure, say=typer.echo) as handle:
         typer.echo(f"{handle.name} is up, its head is {handle.head}")
+
+
+def check(file: Where) -> None:
+    """Look at everything that a cluster file needs, before money is spent; nothing is started.
+
+    The file, this machine, the security list, and all machines over SSH, or the cloud itself. Exit
+    code 7 where something would keep it from coming up, or is not secure.
+
+    Example:
+        dcdctl cluster check aws.yaml
+    """
+    from clusters.cluster_file import RayFile, find_file, read_cluster
+    from clusters.preflight import look
+    from clusters.security import check_file
+    from tasks.errors import ClusterError
+
+    cluster = read_cluster(file)
+    if not isinstance(cluster, RayFile):
+        raise typer.BadParameter(
+            f"{file} is no file of a cluster that dcdctl brings up: try status"
+        )
+    found = [*look(cluster), *check_file(find_file(file))]
+    for line in found:
+        typer.echo(line)
+    if found:
+        raise ClusterError(f"{cluster.path}: {len(found)} points are open")
+    typer.echo(f"{cluster.name} can come up")
 
 
 def down(file: Where) -> None:

@@ -38,8 +38,10 @@ class Command(TyperCommand):
                 return super().invoke(ctx)
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise
-        except KeyboardInterrupt:
-            typer.echo(f"\n{interrupted(ctx.command_path, ctx.meta['words'])}", err=True)
+        except KeyboardInterrupt as stop:
+            # What was interrupted may know better what to say than the command line does.
+            said = str(stop) or interrupted(ctx.command_path, ctx.meta["words"])
+            typer.echo(f"\n{said}", err=True)
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             sentence, code = describe(error)

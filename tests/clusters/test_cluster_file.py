@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clusters.cluster_file import Existing, RayFile, read_cluster
+from clusters.cluster_file import SHIPPED, Existing, RayFile, read_cluster
 from tasks.errors import ClusterError
 
 ONPREM = """
@@ -14,6 +14,7 @@ cluster_name: lab
 provider: {type: local, head_ip: 10.0.0.1, worker_ips: [10.0.0.2]}
 auth: {ssh_user: ray}
 """
+AWS = (SHIPPED / "aws.yaml").read_text()
 
 
 def test_an_address_needs_no_file() -> None:
@@ -42,10 +43,30 @@ def test_a_cluster_file_of_rays_is_read(tmp_path: Path) -> None:
         ("address: [", "is not YAML in line"),
         ("- a", "holds no settings"),
         ("address: 10.0.0.1:8265", "is no http address"),
-        ("address: http://a\ntoken_fil: b", r"'token_fil' is not known; did you mean 'token_file'"),
+        ("address: http://a\ntoken_fil: b", "token_fil is not known; did you mean 'token_file'"),
         (ONPREM.replace("cluster_name", "cluster_nam"), "did you mean 'cluster_name'"),
         (ONPREM.replace("local", "loca"), r"provider.type='loca' is not known.* mean 'local'"),
         ("cluster_name: a\nprovider: {type: aws}", "auth is missing"),
+        ("cluster_name: a\nprovider: aws\nauth: {}", "provider='aws' has to hold keys"),
+        ("", "holds no settings"),
+        (ONPREM + "addres: http://a", "did you mean 'address'"),
+        (ONPREM.replace("head_ip", "head_pi"), "provider.head_pi is not known; .* 'head_ip'"),
+        (ONPREM.replace("worker_ips: [10.0.0.2]", "x: 1"), "provider.x is not known; known are"),
+        (ONPREM.replace(", worker_ips: [10.0.0.2]", ""), "provider.worker_ips is missing"),
+        (ONPREM.replace("[10.0.0.2]", "10.0.0.2"), "provider.worker_ips='10.0.0.2' .* type array"),
+        (ONPREM.replace("ssh_user", "ssh_usr"), "auth.ssh_usr is not known; .* 'ssh_user'"),
+        (ONPREM.replace("{ssh_user: ray}", "{}"), "auth.ssh_user is missing"),
+        (ONPREM + "max_workers: two", "max_workers='two' has to be of type integer"),
+        (ONPREM + "available_node_types: {a: {resources: {}, node_config: {}}}", "is not for prov"),
+        (AWS.replace("region: us-east-1 ", "regoin: us "), "provider.regoin .* 'region'"),
+        (AWS.replace("  region: us-east-1 ", "  # "), "provider.region is missing"),
+        (AWS.replace("head_node_type: head", "head_node_type: haed"), "='haed' is none .* 'head'"),
+        (
+            AWS.replace("    min_workers", "    min_worker", 1),
+            "head.min_worker is .* 'min_workers'",
+        ),
+        (AWS.replace("resources: {CPU: 4}", "# "), "available_node_types.head: resources is miss"),
+        (AWS.replace("{CPU: 4}", "{CPU: four}"), "head.resources.CPU='four' has to be of type int"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_sentence(text: str, words: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import subprocess, sys
 from pathlib import Path, PurePosixPath
 from clusters.cluster_file import read_cluster
 from clusters.fetch import fetch_folder
-from clusters.lifecycle import ssh_words
+from clusters.ssh import ssh_words
 
 cluster = read_cluster(sys.argv[1])
 head = cluster.config["provider"]["head_ip"]

@@ -106,7 +106,7 @@ def test_a_token_is_made_once_and_is_the_persons_alone(
 def test_a_key_that_is_not_there_is_said_before_anything_is_tried(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(
-        "cluster_name: lab\nprovider: {type: local, head_ip: 127.0.0.1}\n"
+        "cluster_name: lab\nprovider: {type: local, head_ip: 127.0.0.1, worker_ips: []}\n"
         f"auth: {{ssh_user: ray, ssh_private_key: {tmp_path}/key}}\n"
     )
     with (

@@ -164,3 +164,26 @@ def test_tasks_beside_a_lease_count_before_their_trial_ends() -> None:
     assert budget.overdrawn(HOUR)
     budget.close("1", 12.0)
     assert budget.live_hours(2 * HOUR) == 12.0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray")
+def test_a_real_trial_s_attacks_in_tasks_are_metered_as_its_record_has_them(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from orchestrator.config import load_spec
+    from orchestrator.smoke import smoke
+    from orchestrator.sweep import run_sweep
+
+    settings = ["tracking.enabled=false", "attacks=[ppa, mirror-b]", "adaptive_attacks=[]"]
+    settings += ["protect.surrogates=attribute-opposite", "evaluation.second.enabled=false"]
+    # One trial at once on two cores, so that its attacks run apart.
+    settings += ["sweep.lookahead=1", "compute.max_hours=50", f'storage="{tmp_path}"']
+    outcome = run_sweep(smoke(load_spec(None, settings)), console=Console(quiet=True))
+    spend = read_spend(Path(outcome.run_dir))
+    assert len(outcome.records) == 3
+    for record in outcome.records:
+        assert record.cost_s[HELD] > 0
+        assert {"ppa", "mirror-b"} <= set(record.cost_s)
+    assert spend.lost == 0  # no task was run twice, and meter and record agree
+    assert spend.open == {}

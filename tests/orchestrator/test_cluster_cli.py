@@ -58,3 +58,16 @@ def test_slurms_script_is_a_script(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["nods=4", "nodes", "nodes=four"])
 def test_what_slurms_script_does_not_know_is_refused(value: str) -> None:
     assert RUN.invoke(app, ["cluster", "render", "slurm.sh.j2", "--set", value]).exit_code == 2
+
+
+def test_the_whole_check_names_each_point_and_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = RUN.invoke(app, ["cluster", "check", "onprem.yaml"])
+    assert found.exit_code == 7
+    assert "line 13 still has the example's 198.51.100.10; put your own in" in found.stdout
+    assert "auth.ssh_private_key='~/.ssh/id_ed25519'" in found.stdout
+    path = tmp_path / "c.yaml"
+    path.write_text("address: http://127.0.0.1:8265\n")
+    assert RUN.invoke(app, ["cluster", "check", str(path)]).exit_code == 2

@@ -32,7 +32,11 @@ from tasks.errors import ClusterError, SpecError
 
 RUN = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"})
 HANDLE = ClusterHandle("lab", "http://127.0.0.1:9", None, "127.0.0.1")
-ONPREM = "cluster_name: lab\nprovider: {type: local, head_ip: 127.0.0.1}\nauth: {ssh_user: ray}\n"
+ONPREM = """
+cluster_name: lab
+provider: {type: local, head_ip: 127.0.0.1, worker_ips: []}
+auth: {ssh_user: ray}
+"""
 
 
 def photos(root: str) -> ExperimentSpec:
