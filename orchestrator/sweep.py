@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from pydantic import Field
 from rich.console import Console
 
 from clusters.embedded import IN_A_JOB, embedded_ray
+from clusters.held_folders import held_folder
 from orchestrator.adaptive import measure_adaptive, read_adaptive, sentence, still_to_measure
 from orchestrator.budget import HOUR
 from orchestrator.disk_space import require_margin, require_space
@@ -298,21 +297,18 @@ def _tune(
     from orchestrator.tune_adapter import tune_queue
 
     compute = spec.compute
-    scratch = tempfile.mkdtemp(prefix="dcd-tune-")
-    try:
+    with held_folder("tune-") as scratch:
         tune_queue(
             shared | {"spec": spec},
             queue,
             placed=placed,
             workers=spec.training.workers,
-            scratch=Path(scratch),
+            scratch=scratch,
             begun=bar.begin,
             finished=finished,
             lost=bar.lose,
             retries=RetryBudget(queue.total, compute.trial_retries, compute.sweep_retries),
         )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write_examples(run: Path, world: World) -> None:

@@ -7,15 +7,15 @@ share no disk.
 
 from __future__ import annotations
 
+import functools
 import math
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clusters.held_folders import held_folder
 from orchestrator.bundle import Bundle
 from tasks.errors import ClusterError, DcdctlError, TrainingError
 from tasks.workers import Workers, least_workers, most_workers
@@ -159,9 +159,8 @@ def train_group(
     from ray.train.torch import TorchConfig, TorchTrainer
 
     gpus = use_gpus(workers)
-    # Ray Train's own notes; nothing in there is needed afterwards.
-    notes = tempfile.mkdtemp(prefix="dcd-train-")
-    trainer = TorchTrainer(
+    trainer = functools.partial(
+        TorchTrainer,
         _process,
         train_loop_config={"loop": loop, "config": config, "keeper": keeper},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=LOST_AFTER_S),
@@ -173,22 +172,21 @@ def train_group(
             use_gpu=gpus,
             resources_per_worker=None if gpus else {"CPU": cores_each},
         ),
-        run_config=train.RunConfig(
-            name="train",
-            storage_path=notes,
-            failure_config=train.FailureConfig(max_failures=MAX_FAILURES),
-        ),
     )
     try:
-        answer = trainer.fit().return_value
+        with held_folder("train-") as notes:  # Ray Train's own; nobody needs them afterwards
+            run_config = train.RunConfig(
+                name="train",
+                storage_path=str(notes),
+                failure_config=train.FailureConfig(max_failures=MAX_FAILURES),
+            )
+            answer = trainer(run_config=run_config).fit().return_value
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise ClusterError(
             f"training {what} over {_count(workers)} processes did not finish ({reason}); the same "
             "command, or --resume, goes on from its last checkpoint"
         ) from error
-    finally:
-        shutil.rmtree(notes, ignore_errors=True)
     if answer and "error" in answer:
         raise TrainingError(answer["error"])
     found = keeper.newest()

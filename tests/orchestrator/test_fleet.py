@@ -17,7 +17,7 @@ import pytest
 from orchestrator.store import records_of
 
 SWEEP = """
-import json, os, sys
+import functools, json, os, sys
 from pathlib import Path
 from clusters.embedded import DRIVER_ENV, WORKER_ENV
 os.environ.update(DRIVER_ENV | WORKER_ENV)
@@ -40,11 +40,11 @@ from orchestrator.smoke import smoke
 from orchestrator.spec import ExperimentSpec
 from orchestrator.sweep import run_sweep
 
-where, step = [], tune_adapter.SweepTrial.step
+where = []
 class Traced(tune_adapter.SweepTrial):
     def step(self):
         return super().step() | {"node": ray.get_runtime_context().get_node_id()}
-tune_adapter.SweepTrial = Traced
+tune_adapter.tune_queue = functools.partial(tune_adapter.tune_queue, trainable=Traced)
 ended = tune_adapter.QueueSearcher.on_trial_complete
 def traced(self, trial_id, result=None, error=False):
     where.append((result or {}).get("node"))
