@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from clusters.embedded import embedded_ray
 from orchestrator.adaptive import can_run
+from orchestrator.attacking import Reconstructed, attack_group
 from orchestrator.bundle import pack, scratch
 from orchestrator.calibration import START, Calibration, Speed, keep, versions
 from orchestrator.judges import FIRST_SEED, load_panel
@@ -37,7 +38,7 @@ from orchestrator.stages import (
     trains_prior,
 )
 from orchestrator.store import Store
-from orchestrator.trial import Reconstructed, World, accuracy_of, attack_group, fit_here
+from orchestrator.trial import World, accuracy_of, fit_here
 from orchestrator.workload import (
     DATA,
     PRIOR,
@@ -380,7 +381,7 @@ def _attack(
     warm: bool,
 ) -> Reconstructed:
     """Run a part of an attack against the first group of targets."""
-    from orchestrator.trial import target_groups
+    from orchestrator.attacking import target_groups
     from orchestrator.workload import attack_images
 
     group = target_groups(len(world.attacked))[0]

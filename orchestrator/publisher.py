@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.bundle import Bundle, unpack
-from orchestrator.train_states import forget_states, keep_state, newest_state
+from orchestrator.train_states import (
+    forget_states,
+    keep_state,
+    newest_state,
+    note_rows,
+    noted_rows,
+)
 
 
 class Publisher:
@@ -32,6 +38,14 @@ class Publisher:
     def newest_state(self, folder: Path) -> tuple[int, Bundle] | None:
         """Return the newest whole checkpoint of a training with its step."""
         return newest_state(folder)
+
+    def note_rows(self, folder: Path, rows: int) -> None:
+        """Keep how many rows of a training's batch fit into memory."""
+        note_rows(folder, rows)
+
+    def noted_rows(self, folder: Path) -> int | None:
+        """Return how many rows of a training's batch fit; None where all did so far."""
+        return noted_rows(folder)
 
     def forget_states(self, folder: Path) -> None:
         """Remove the checkpoints of a training that has ended."""

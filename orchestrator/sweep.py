@@ -6,6 +6,7 @@ of Tune's own state: suggestions are recomputed, and a trial whose record is the
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
@@ -34,7 +35,15 @@ from orchestrator.judges import (
     trained_judges,
 )
 from orchestrator.ledger import set_aside_torn
-from orchestrator.placement import Placement, capacity_now, enough_capacity, options, place
+from orchestrator.placement import (
+    Placement,
+    Slots,
+    capacity_now,
+    enough_capacity,
+    like,
+    options,
+    place,
+)
 from orchestrator.progress import Display, TrialProgress
 from orchestrator.publisher import start_publisher
 from orchestrator.records import Rate, TrialRecord
@@ -211,14 +220,16 @@ def _run_trials(
     if not spending.left:
         return spending.note(run, total)
     at_once = total if spec.sweep.search != "optuna" else min(total, spec.sweep.lookahead)
-    placed = place(
-        enough_capacity(spec.training.workers, display.line),
+    placed_on = functools.partial(
+        place,
         workers=spec.training.workers,
         trials=at_once,
         limit=spec.compute.concurrent_trials,
         grows=bool(os.environ.get(IN_A_JOB)),
         gpus_per_trial=spec.compute.gpus_per_trial,
     )
+    capacity = enough_capacity(spec.training.workers, display.line)
+    placed = placed_on(capacity)
     ledger = spending.ledger
     with ledger.stage("data and prior"):
         selection = choose(spec, store, display.stage)
@@ -254,6 +265,7 @@ def _run_trials(
     )
     bar = TrialProgress(display, total, total - len(queue.missing()), placed.slots)
     bar.start()
+    slots = Slots(placed, lambda: placed_on(like(capacity, capacity_now())), bar.resize)
 
     def finished(record: TrialRecord) -> None:
         bar.finish(record)
@@ -263,7 +275,7 @@ def _run_trials(
 
     if queue.missing():
         given = {"world": world_ref, "judges": judges_ref, "publisher": publisher}
-        _tune(spec, given | {"prior": prior}, queue, placed, bar, finished)
+        _tune(spec, given | {"prior": prior}, queue, placed, slots, bar, finished)
     ray.get(judges_ref)
     _write_evaluation(run, judges, spec)
     for judge in new_judges:
@@ -290,6 +302,7 @@ def _tune(
     shared: dict[str, Any],
     queue: TrialQueue,
     placed: Placement,
+    slots: Slots,
     bar: TrialProgress,
     finished: Callable[[TrialRecord], None],
 ) -> None:
@@ -302,6 +315,7 @@ def _tune(
             shared | {"spec": spec},
             queue,
             placed=placed,
+            slots=slots,
             workers=spec.training.workers,
             scratch=scratch,
             begun=bar.begin,

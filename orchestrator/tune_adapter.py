@@ -7,14 +7,15 @@ waits where the next setting depends on a trial that has not ended.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
 from ray.tune.search import Searcher
 
+from orchestrator.attacking import Reconstructed, attack_here
 from orchestrator.bundle import pack, scratch
 from orchestrator.halt import TrialStopped, start_halt, stoppable
 from orchestrator.placement import Placement, options
@@ -27,6 +28,10 @@ from orchestrator.trial import TrialPlan, fit_here, run_trial
 from orchestrator.trial_queue import TrialQueue
 from tasks.errors import ClusterError
 from tasks.workers import Workers, several_workers
+
+if TYPE_CHECKING:
+    from attacks.spec import AttackSpec
+    from tasks.checkpoint import Checkpoint
 
 PAUSE_S = 1.0
 """Before a lost trial is handed out again: what broke it may need a moment to be noticed."""
@@ -50,14 +55,8 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         self.publisher = shared["publisher"]
         self.workers = shared["workers"]
         self.halt = shared["halt"]
-        self.attack = None
-        if shared["spread"]:
-            from orchestrator.attack_tasks import attack_in_tasks
-
-            count = len(self.world.attacked)
-            self.attack = attack_in_tasks(
-                shared["task"], shared["world"], ray.put(self.prior), count
-            )
+        self.spread, self.lends, self.task = shared["spread"], shared["lends"], shared["task"]
+        self.world_ref = shared["world"]
         self.config = config
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -97,12 +96,28 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
                 fit,
                 folder,
                 self.config["trial_id"],
-                self.attack,
+                self.attack if self.spread or self.lends else None,
             )
             publish(self.publisher, Path(self.config["out"]), pack(folder), RECORD)
         if several_workers(self.workers):
             keeper.forget()
         return told(record)
+
+    def attack(
+        self, checkpoint: Checkpoint, attacks: Sequence[AttackSpec]
+    ) -> tuple[dict[str, Reconstructed], dict[str, float]]:
+        """Attack in tasks where there is room for one now, as for the last trials, else here."""
+        from orchestrator.attack_tasks import attack_in_tasks, is_room
+
+        if self.spread or is_room(self.task):
+            count = len(self.world.attacked)
+            spread = attack_in_tasks(self.task, self.world_ref, self._prior_ref, count)
+            return spread(checkpoint, attacks)
+        return attack_here(checkpoint.classifier(), self.prior, self.world, attacks)
+
+    @functools.cached_property
+    def _prior_ref(self) -> Any:
+        return ray.put(self.prior)
 
     def _panel(self) -> Any:
         from orchestrator.judges import load_panel
@@ -133,6 +148,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
     Args:
         queue: the trials.
         retries: how often one may be run again.
+        slots: returns how many may run now.
         begun: called with the index and id of each trial that is handed out.
         finished: called for each record.
         lost: called for each trial that gave no record.
@@ -146,6 +162,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
         self,
         queue: TrialQueue,
         retries: RetryBudget,
+        slots: Callable[[], int],
         begun: Callable[[int, str], None],
         finished: Callable[[TrialRecord], None],
         lost: Callable[[Lost], None],
@@ -153,6 +170,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
         super().__init__(metric="attack_accuracy", mode="min")
         self.queue = queue
         self.retries = retries
+        self.slots = slots
         self.begun = begun
         self.finished = finished
         self.lost = lost
@@ -171,7 +189,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
         if self.ending is not None:
             # Once it said that there is no more, Tune never asks again.
             return None if running else str(Searcher.FINISHED)
-        if self.queue.clock() < self._pause_until:
+        if self.queue.clock() < self._pause_until or running >= self.slots():
             return None
         taken = self.queue.take()
         if taken is None or (taken == "empty" and running):
@@ -273,6 +291,7 @@ def tune_queue(
     finished: Callable[[TrialRecord], None],
     lost: Callable[[Lost], None] = lambda lost: None,
     retries: RetryBudget | None = None,
+    slots: Callable[[], int] | None = None,
     trainable: type[SweepTrial] = SweepTrial,
 ) -> None:
     """Run all missing trials of a queue, or as many as its budget allows.
@@ -280,13 +299,14 @@ def tune_queue(
     Args:
         shared: the experiment, references to world and judges, the prior, and the publisher.
         queue: the trials.
-        placed: how many at once, and what each holds.
+        placed: what each trial holds, and how many run at once to begin with.
         workers: training processes of a trial.
         scratch: Tune's own files; nothing in there is needed afterwards.
         begun: called in this process with the index and id of each trial that is handed out.
         finished: called in this process for each record.
         lost: called in this process for each trial that gave no record.
         retries: how often trials may be run again; None is what there is without settings.
+        slots: returns how many trials may run at once now; None is always what `placed` says.
         trainable: what a trial is; another one than `SweepTrial` only where the scheduling itself
             is measured.
 
@@ -296,9 +316,10 @@ def tune_queue(
             often than the whole sweep allows. All other trials have their record.
     """
     retries = retries or RetryBudget(queue.total)
-    searcher = QueueSearcher(queue, retries, begun, finished, lost)
+    searcher = QueueSearcher(queue, retries, slots or (lambda: placed.slots), begun, finished, lost)
     halt = start_halt() if queue.schedule.budget.limited else None
-    own = {"workers": workers, "spread": placed.spread, "task": options(placed.task), "halt": halt}
+    own = {"workers": workers, "task": options(placed.task), "halt": halt}
+    own |= {"spread": placed.spread, "lends": placed.lends}
     resourced = tune.with_resources(
         tune.with_parameters(trainable, shared=shared | own),
         placed.trial,
@@ -308,7 +329,6 @@ def tune_queue(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1,  # the searcher says when there is no more: some are run again
-            max_concurrent_trials=placed.slots,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(

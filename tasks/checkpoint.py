@@ -46,6 +46,9 @@ class CheckpointMeta(Spec):
     trained_on: dict[str, Any] = Field(default_factory=dict)
     serving: ServingSpec = ServingSpec()
     guarantee: Guarantee | None = Field(None, description="Of DP-SGD; others have none.")
+    rows_at_once: int | None = Field(
+        None, description="Where a batch did not fit into memory: the parts that did."
+    )
     weights_sha256: str = Field("", description="Of model.safetensors; empty in older files.")
 
 

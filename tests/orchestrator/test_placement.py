@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.placement import Capacity, place
+from orchestrator.placement import Capacity, Placement, Slots, like, place
 from orchestrator.store import records_of
 from tasks.errors import ClusterError
 from tasks.workers import WorkerRange
@@ -83,6 +83,36 @@ def test_an_elastic_training_waits_for_its_least() -> None:
         place(
             Capacity(2), workers=WorkerRange(least=3, most=4), trials=1, setting="prior.gan.workers"
         )
+
+
+def test_what_runs_at_once_is_counted_again_while_nodes_come_and_go() -> None:
+    now, cores, told = [0.0], [2.0], list[int]()
+
+    def again() -> Placement:
+        return place(Capacity(cores[0]), workers=2, trials=9)
+
+    slots = Slots(again(), again, told.append, lambda: now[0])
+    assert slots() == 1
+    cores[0] = 8.0
+    assert slots() == 1  # not looked at again yet
+    now[0] = 6.0
+    assert slots() == 4
+    cores[0], now[0] = 1.0, 12.0
+    assert slots() == 1  # too small for a trial: what is lost waits for nodes to come back
+    cores[0], now[0] = 4.0, 18.0
+    assert slots() == 2
+    assert told == [4, 1, 2]
+
+
+def test_a_cluster_that_began_without_gpus_is_counted_by_its_cores() -> None:
+    assert like(Capacity(2), Capacity(18, 4)) == Capacity(18)
+    assert like(Capacity(2, 1), Capacity(18, 4)) == Capacity(18, 4)
+
+
+def test_who_lends_idle_cores() -> None:
+    assert place(Capacity(4), workers=1, trials=2).lends
+    assert not place(Capacity(4), workers=1, trials=2, limit=2).lends
+    assert not place(Capacity(4), workers=2, trials=2).lends
 
 
 def sweep(storage: Path, settings: dict[str, int]) -> subprocess.CompletedProcess[str]:
