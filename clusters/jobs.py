@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,20 @@ class Jobs:
         except (ConnectionError, RuntimeError) as error:
             raise self._lost(error) from error
 
-    def submit(self, entrypoint: str, folder: Path, env: dict[str, str], job_id: str) -> None:
-        """Send a folder and have a command run in it on the head node.
+    def submit(
+        self,
+        entrypoint: str,
+        folder: Path,
+        modules: Sequence[Path],
+        env: dict[str, str],
+        job_id: str,
+    ) -> None:
+        """Send folders and have a command run on the head node.
 
         Args:
             entrypoint: the command; it shows in the cluster's logs, so no secret may be in it.
-            folder: the command's working folder there; what the cluster has already is not sent.
+            folder: the command's working folder there.
+            modules: Python packages that it imports; one that the cluster has is not sent again.
             env: environment variables; they show in the job server too.
             job_id: the job's name.
         """
@@ -59,7 +67,11 @@ class Jobs:
                 self._client.submit_job(
                     entrypoint=entrypoint,
                     submission_id=job_id,
-                    runtime_env={"working_dir": str(folder), "env_vars": env},
+                    runtime_env={
+                        "working_dir": str(folder),
+                        "py_modules": [str(module) for module in modules],
+                        "env_vars": env,
+                    },
                     entrypoint_num_cpus=0,
                 )
                 return
@@ -91,6 +103,18 @@ class Jobs:
         except OSError as error:
             raise self._lost(error) from error
         return str(info.status.value), info.message or ""
+
+    def output(self, job_id: str) -> list[str]:
+        """Return the whole lines that a job has printed so far.
+
+        Raises:
+            ClusterError: the cluster does not answer.
+        """
+        try:
+            text = self._client.get_job_logs(job_id)
+        except (OSError, RuntimeError) as error:
+            raise self._lost(error) from error
+        return str(text).split("\n")[:-1]
 
     def names(self) -> list[str]:
         """Return the jobs that the cluster knows, the newest last."""

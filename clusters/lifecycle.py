@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +91,6 @@ def check(handle: ClusterHandle, *, insecure: bool = False) -> None:
     Raises:
         ClusterError: one of these, in a sentence.
     """
-    import ray
-
     bare = _get(handle, "/api/jobs/", {})
     if bare.status_code == 200 and not insecure:
         raise ClusterError(
@@ -113,18 +110,38 @@ def check(handle: ClusterHandle, *, insecure: bool = False) -> None:
             f"the cluster {handle.name} refuses the token in {handle.token_file}; take the one "
             "that it was started with"
         )
+    _check_versions(handle, answer)
+
+
+def _check_versions(handle: ClusterHandle, answer: requests.Response) -> None:
+    """Refuse a cluster whose Ray is another one, or whose Python is of another minor version."""
+    import ray
+
     try:
-        there = str(answer.json()["ray_version"])
-    except (ValueError, KeyError) as error:
+        found = {"Ray": str(answer.json()["ray_version"])}
+    except (ValueError, KeyError, TypeError) as error:
         raise ClusterError(
             f"{handle.jobs_url} is no Ray dashboard (status {answer.status_code}); name the "
             "address of the dashboard, such as http://127.0.0.1:8265"
         ) from error
-    if there != ray.__version__:
-        raise ClusterError(
-            f"the cluster {handle.name} runs Ray {there}, and here it is {ray.__version__}; "
-            "install the same on both"
-        )
+    own = {"Ray": ray.__version__, "Python": platform.python_version()}
+    if found["Ray"] == own["Ray"]:
+        metadata = _get(handle, "/api/v0/cluster_metadata", handle.headers())
+        try:
+            found["Python"] = str(metadata.json()["data"]["pythonVersion"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ClusterError(
+                f"the cluster {handle.name} does not say which Python it runs (status "
+                f"{metadata.status_code}); wait until its dashboard is up, and try again"
+            ) from error
+    for what, there in found.items():
+        # A patch of Python changes neither its language nor what is installed for it.
+        parts = 2 if what == "Python" else None
+        if there.split(".")[:parts] != own[what].split(".")[:parts]:
+            raise ClusterError(
+                f"the cluster {handle.name} runs {what} {there}, and here it is {own[what]}; "
+                "install the same on both"
+            )
 
 
 def _get(handle: ClusterHandle, path: str, headers: dict[str, str]) -> requests.Response:
@@ -269,7 +286,7 @@ def _check_key(cluster: RayFile) -> None:
 
 
 def _ssh(cluster: RayFile, address: str, command: str, deadline_s: float) -> None:
-    words = [*_ssh_words(cluster, address), command]
+    words = [*ssh_words(cluster, address), command]
     try:
         subprocess.run(words, capture_output=True, timeout=deadline_s, check=False)
     except subprocess.TimeoutExpired:
@@ -278,7 +295,8 @@ def _ssh(cluster: RayFile, address: str, command: str, deadline_s: float) -> Non
         ) from None
 
 
-def _ssh_words(cluster: RayFile, address: str, *more: str) -> list[str]:
+def ssh_words(cluster: RayFile, address: str, *more: str) -> list[str]:
+    """Return the command that enters a node of a cluster, as its file says."""
     auth = cluster.config["auth"]
     key = auth.get("ssh_private_key")
     identity = ["-i", str(Path(str(key)).expanduser())] if key else []
@@ -293,7 +311,7 @@ def _tunnel(cluster: RayFile, head: str) -> Iterator[ClusterHandle]:
         port = free.getsockname()[1]
     forward = f"127.0.0.1:{port}:127.0.0.1:{DASHBOARD_PORT}"
     process = subprocess.Popen(
-        _ssh_words(cluster, head, "-N", "-L", forward),
+        ssh_words(cluster, head, "-N", "-L", forward),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -335,8 +353,3 @@ def _reason(output: str) -> str:
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
     errors = [line for line in lines if re.search(r"error|denied|refused|fail", line, re.I)]
     return (errors or lines or ["it said nothing"])[-1][:300]
-
-
-def this_python() -> dict[str, str]:
-    """Return what a node has to match: versions of Python, Ray and torch."""
-    return {"python": platform.python_version()} | {n: version(n) for n in ("ray", "torch")}

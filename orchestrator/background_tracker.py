@@ -56,6 +56,11 @@ class BackgroundTracker:
             self._given += 1
             self._changed.notify()
 
+    @property
+    def page(self) -> str:
+        """Where MLflow's pages show the runs, from `#` on."""
+        return self._tracker.page
+
     def close(self, deadline_s: float) -> bool:
         """Wait until all records are shown, at the most until the deadline.
 

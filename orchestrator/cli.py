@@ -15,6 +15,7 @@ from orchestrator.audit_cli import audit
 from orchestrator.cluster_cli import register as register_cluster
 from orchestrator.data_cli import augment, plan, protect
 from orchestrator.failure import Command
+from orchestrator.jobs_cli import register as register_jobs
 from orchestrator.model_cli import attack, landscape, train
 from orchestrator.prior_cli import register as register_prior
 from orchestrator.report_command import report
@@ -68,6 +69,7 @@ _add("The main job", protect)
 _add("One step", plan, augment, train, attack)
 _add("The main job", audit)
 register_views(app)
+register_jobs(app)
 register_cluster(app)
 register_prior(app)
 _add("Set up", init, validate, schema, doctor)

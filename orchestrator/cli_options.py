@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 Config = Annotated[
     Path | None,
     typer.Argument(
-        metavar="CONFIG", help="Experiment file or run folder; none is the built-in experiment."
+        metavar="CONFIG",
+        help="Experiment file, or a run's folder or s3:// address; none is the built-in one.",
     ),
 ]
 Assignments = Annotated[
@@ -60,7 +61,15 @@ def load(
     changes = list(assignments or ())
     changes += [f"storage={dumps(storage)}"] if storage is not None else []
     changes += [f"seed={seed}"] if seed is not None else []
-    return load_spec(config, changes)
+    return load_spec(None if config is None else _here(config), changes)
+
+
+def _here(config: Path) -> Path:
+    """Return an experiment file or a run's folder; of a run in an object store, what is fetched."""
+    from orchestrator.open_run import open_run, split_address
+
+    in_a_store = split_address(str(config), None)[1] is not None
+    return open_run(str(config), None) if in_a_store else config
 
 
 def limited(

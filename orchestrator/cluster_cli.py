@@ -1,39 +1,17 @@
-"""`--cluster` of the main commands, and `dcdctl cluster`, `attach` and `cancel`."""
+"""`dcdctl cluster`: bring one up, look at it, take it down, and what its file should hold."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.completion import job_names
-from orchestrator.failure import INTERRUPTED, Command
+from orchestrator.cluster_options import Insecure
+from orchestrator.failure import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
 
-    from orchestrator.cluster_run import Command as Remote
-    from orchestrator.cluster_run import SentJob
-    from orchestrator.spec import ExperimentSpec
-
-Cluster = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE|ADDRESS",
-        help="Run it there: a cluster file such as aws.yaml, or the address of a dashboard.",
-    ),
-]
-Detach = Annotated[bool, typer.Option("--detach", help="With --cluster: do not wait for the end.")]
-Down = Annotated[bool, typer.Option("--down", help="With --cluster: take it down at the end.")]
-Insecure = Annotated[
-    bool, typer.Option("--insecure-cluster", help="Accept a cluster that asks for no token.")
-]
-Storage = Annotated[
-    str, typer.Option(metavar="URI", help="The storage that the job was submitted from.")
-]
 Where = Annotated[str, typer.Argument(metavar="FILE", help="A cluster file.")]
 
 cluster_app = typer.Typer(no_args_is_help=True)
@@ -41,8 +19,6 @@ cluster_app = typer.Typer(no_args_is_help=True)
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(cls=Command, rich_help_panel="On a cluster")(attach)
-    app.command(cls=Command, rich_help_panel="On a cluster")(cancel)
     cluster_app.command(cls=Command)(up)
     cluster_app.command(cls=Command)(down)
     cluster_app.command(cls=Command)(status)
@@ -53,136 +29,6 @@ def register(app: typer.Typer) -> None:
         help="Bring a cluster up, take it down.",
         rich_help_panel="On a cluster",
     )
-
-
-def run_there(
-    where: str,
-    command: Remote,
-    specs: Sequence[ExperimentSpec],
-    mode: str,
-    console: Console,
-    *,
-    detach: bool,
-    take_down: bool,
-    insecure: bool,
-    retry_failed: bool = False,
-) -> list[Path]:
-    """Run a command on a cluster, and return the reports; with `detach`, return at once.
-
-    Raises:
-        SpecError: photos are in a folder that no node can see.
-        ClusterError: the cluster cannot be used; it is left as it is.
-        JobFailedError: the job failed; with `take_down` the cluster is down all the same.
-    """
-    from clusters.cluster_file import Existing, read_cluster
-    from clusters.lifecycle import bring_down, open_cluster
-    from orchestrator.cluster_run import JobFailedError, check_data, local_root, submit
-    from orchestrator.progress import Display
-
-    if take_down and detach:
-        raise typer.BadParameter("--down waits for the end and --detach does not; name one")
-    if take_down and isinstance(read_cluster(where), Existing):
-        raise typer.BadParameter(
-            f"--down: {where} stands without dcdctl; take it down where it was started"
-        )
-    root = local_root(specs[0])
-    display = Display(console)
-    if (warning := check_data(specs)) is not None:
-        display.line(warning)
-    failed: JobFailedError | None = None
-    reports: list[Path] = []
-    with open_cluster(where, insecure=insecure, say=display.line) as handle:
-        job = submit(handle, where, command, specs, mode, root, retry_failed=retry_failed)
-        display.line(f"job {job.job_id} on {handle.name}")
-        if detach:
-            display.line(
-                f"Come back:  {_come_back(job, root)}\nStop it:    dcdctl cancel {job.job_id}"
-            )
-            return []
-        try:
-            reports = _follow(handle, job, root, display)
-        except JobFailedError as error:
-            failed = error  # the job is over and its results are here: nobody needs the machines
-    if take_down:
-        bring_down(where, say=display.line)
-    if failed is not None:
-        raise failed
-    return reports
-
-
-def refuse_alone(cluster: str | None, **options: bool) -> None:
-    """Refuse options that say nothing without `--cluster`, so that none is passed over in silence.
-
-    Raises:
-        BadParameter: one is given, and no cluster.
-    """
-    for name, given in options.items():
-        if given and cluster is None:
-            raise typer.BadParameter(f"--{name.replace('_', '-')} goes with --cluster")
-
-
-def _follow(handle: Any, job: SentJob, root: Path, display: Any) -> list[Path]:
-    from orchestrator.cluster_run import finish, follow
-
-    try:
-        with display.live():
-            found = follow(handle, job, root, display)
-    except KeyboardInterrupt:
-        typer.echo(
-            f"\nthe job goes on without you; come back with: {_come_back(job, root)}, or stop it "
-            f"with: dcdctl cancel {job.job_id}",
-            err=True,
-        )
-        raise typer.Exit(INTERRUPTED) from None
-    return finish(job, found)
-
-
-def _come_back(job: SentJob, root: Path) -> str:
-    return f"dcdctl attach {job.job_id} --storage {root}"
-
-
-def attach(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="Its name.", autocompletion=job_names)],
-    storage: Storage = ".dcdctl",
-    insecure: Insecure = False,
-) -> None:
-    """Follow a job on a cluster from its start, and keep its results at its end.
-
-    Example:
-        dcdctl attach dcdctl-1125-183001-a1b2
-    """
-    from clusters.lifecycle import joined
-    from orchestrator.cluster_run import sent_job
-    from orchestrator.progress import Display
-    from orchestrator.store import Store
-
-    root = Store(storage).root
-    sent = sent_job(root, job)
-    display = Display(_console())
-    with joined(sent.where, insecure=insecure) as handle:
-        for report in _follow(handle, sent, root, display):
-            typer.echo(f"Report: {report}")
-
-
-def cancel(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="Its name.", autocompletion=job_names)],
-    storage: Storage = ".dcdctl",
-    insecure: Insecure = False,
-) -> None:
-    """Stop a job on a cluster; what it finished stays, and --resume goes on with it.
-
-    Example:
-        dcdctl cancel dcdctl-1125-183001-a1b2
-    """
-    from clusters.jobs import Jobs
-    from clusters.lifecycle import joined
-    from orchestrator.cluster_run import sent_job
-    from orchestrator.store import Store
-
-    sent = sent_job(Store(storage).root, job)
-    with joined(sent.where, insecure=insecure) as handle:
-        Jobs(handle).stop(job)
-    typer.echo(f"{job} was asked to stop")
 
 
 def up(

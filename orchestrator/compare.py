@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from orchestrator.finished_run import load_run
 from orchestrator.spec import ExperimentSpec
 from orchestrator.spending import run_spent
 from orchestrator.store import Store, write_atomic
-from tasks.errors import BudgetReachedError, FailedTrialsError, StoreError
+from tasks.errors import BudgetReachedError, FailedTrialsError, SpecError, StoreError
 from tasks.spec import Spec, fingerprint
 
 if TYPE_CHECKING:
@@ -56,33 +57,86 @@ def run_comparison(
         BudgetReachedError: after the table of what there is was written: the budget ended it.
         FailedTrialsError: after the table was written: at least one trial failed.
     """
+    ran = run_each(
+        [comparing(spec, seed) for spec in specs for seed in seeds or [spec.seed]],
+        console,
+        mode=mode,
+    )
+    return table_of(ran, Store(specs[0].storage).root / "comparisons")
+
+
+@dataclass
+class Ran:
+    """What became of the runs of a comparison.
+
+    Attributes:
+        folders: of the runs that were begun.
+        failed: a sentence for each run with a trial that failed.
+        reached: that the budget ended it, else "".
+    """
+
+    folders: list[Path] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    reached: str = ""
+
+
+def run_each(
+    specs: Sequence[ExperimentSpec],
+    console: Console,
+    *,
+    mode: Mode = "new",
+    begins: Callable[[int, ExperimentSpec], None] = lambda *_: None,
+    ended: Callable[[ExperimentSpec], None] = lambda _: None,
+) -> Ran:
+    """Run the sweeps of a comparison one after the other, on one budget.
+
+    Args:
+        specs: what `comparing` returned.
+        console: for progress.
+        mode: as for a sweep.
+        begins: is called with the number of a run, from 0 on, and its experiment before it.
+        ended: is called when a run has ended.
+    """
     from orchestrator.sweep import run_sweep
 
-    failed: list[str] = []
-    folders: list[Path] = []
-    reached, spent = "", 0.0
-    asked = [(spec, seed) for spec in specs for seed in seeds or [spec.seed]]
-    for number, (spec, seed) in enumerate(asked):
-        one = comparing(spec, seed)
+    ran, spent = Ran(), 0.0
+    for number, spec in enumerate(specs):
+        begins(number, spec)
         try:
-            run_sweep(one, mode=mode, console=console, spent_elsewhere=spent)
+            run_sweep(spec, mode=mode, console=console, spent_elsewhere=spent)
         except FailedTrialsError as error:
-            failed.append(str(error))
+            ran.failed.append(str(error))
         except BudgetReachedError as error:
-            reached = f"run {number + 1} of {len(asked)}: {error}"
-        folders.append(_folder(one))
-        spent += run_spent(folders[-1], one)
-        if reached:
+            ran.reached = f"run {number + 1} of {len(specs)}: {error}"
+        ran.folders.append(_folder(spec))
+        spent += run_spent(ran.folders[-1], spec)
+        ended(spec)
+        if ran.reached:
             break
-    if reached:
+    return ran
+
+
+def table_of(ran: Ran, out: Path) -> CompareOutcome:
+    """Write the table of a comparison's runs; it is written also where some of it is missing.
+
+    Args:
+        ran: what became of the runs.
+        out: folder of comparisons.
+
+    Raises:
+        BudgetReachedError: the budget ended it.
+        FailedTrialsError: at least one trial failed.
+    """
+    folders = ran.folders
+    if ran.reached:
         folders = [folder for folder in folders if has_control(load_run(folder).records)]
         if not folders:
-            raise BudgetReachedError(f"{reached}; nothing can be compared yet")
-    outcome = compare_runs(folders, Store(specs[0].storage).root / "comparisons")
-    if reached:
-        raise BudgetReachedError(f"{reached}; the table {outcome.table} has what there is")
-    if failed:
-        raise FailedTrialsError(f"{failed[0]}; the table {outcome.table} leaves them out")
+            raise BudgetReachedError(f"{ran.reached}; nothing can be compared yet")
+    outcome = compare_runs(folders, out)
+    if ran.reached:
+        raise BudgetReachedError(f"{ran.reached}; the table {outcome.table} has what there is")
+    if ran.failed:
+        raise FailedTrialsError(f"{ran.failed[0]}; the table {outcome.table} leaves them out")
     return outcome
 
 
@@ -92,13 +146,20 @@ def comparing(spec: ExperimentSpec, seed: int) -> ExperimentSpec:
     Every row's network is built once, so that a defence which it does not fit is refused at once.
 
     Raises:
-        SpecError: a network lacks what a defence needs.
+        SpecError: a network lacks what a defence needs, or two rows are the same trial.
     """
-    from orchestrator.comparison_spec import compared_points
+    from orchestrator.comparison_spec import compared_points, repeated_points
     from tasks.classifiers import build_model
     from tasks.draws import Draws
 
     sweep = spec.sweep.model_copy(update={"search": "defenses"})
+    if repeated := repeated_points(sweep.rows, sweep.strengths, spec.dcd, spec.training):
+        title, first = repeated[0]
+        there = "the control, which is always there" if first == "none" else f"the row {first!r}"
+        raise SpecError(
+            f"sweep.rows: the row {title!r} is the same trial as {there}; leave it out, or change "
+            "one of its settings"
+        )
     for point in compared_points(sweep.rows, sweep.strengths, spec.dcd, spec.training):
         build_model(point.training, 2, Draws(seed))
     return spec.model_copy(update={"seed": seed, "sweep": sweep})

@@ -84,11 +84,19 @@ class Point:
     training: TrainingSpec
     serving: ServingSpec = ServingSpec()
 
+    @property
+    def same(self) -> object:
+        """What makes the trial, names apart."""
+        return self.dcd, self.training, self.serving
+
 
 def compared_points(
     rows: Sequence[ComparedSpec] | None, limit: int, dcd: DcdSpec, training: TrainingSpec
 ) -> list[Point]:
     """Return the trials of a comparison; the first is the control.
+
+    A point that repeats an earlier one is left out: it would be the same trial under two names, and
+    of its record only one of them would be left.
 
     Args:
         rows: None takes the default ones.
@@ -96,6 +104,29 @@ def compared_points(
         dcd: the experiment's recipe.
         training: the experiment's; each row puts its defence in the place of that.
     """
+    points = _all_points(rows, limit, dcd, training)
+    return [point for i, point in enumerate(points) if point.same not in _same(points[:i])]
+
+
+def repeated_points(
+    rows: Sequence[ComparedSpec] | None, limit: int, dcd: DcdSpec, training: TrainingSpec
+) -> list[tuple[str, str]]:
+    """Return the titles of points that repeat an earlier one, each with that one's."""
+    points = _all_points(rows, limit, dcd, training)
+    return [
+        (point.title, next(one.title for one in points if one.same == point.same))
+        for i, point in enumerate(points)
+        if point.same in _same(points[:i])
+    ]
+
+
+def _same(points: Sequence[Point]) -> list[object]:
+    return [point.same for point in points]
+
+
+def _all_points(
+    rows: Sequence[ComparedSpec] | None, limit: int, dcd: DcdSpec, training: TrainingSpec
+) -> list[Point]:
     plain = training.model_copy(update={"defense": NoDefense()})
     points = [Point("none", "none", None, plain)]
     for row in default_rows(training) if rows is None else rows:

@@ -16,6 +16,12 @@ def run_names(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     return [found for found in _runs(ctx) if found[0].startswith(incomplete)]
 
 
+def run_or_job_names(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Return the names of runs, and those of jobs that were sent to a cluster."""
+    jobs = [(name, "a job on a cluster") for name in job_names(ctx, incomplete)]
+    return [*run_names(ctx, incomplete), *jobs]
+
+
 def run_folders(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Return the folders of runs, for commands that take folders."""
     root = _root(ctx) / "runs"

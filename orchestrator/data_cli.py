@@ -18,6 +18,8 @@ from orchestrator.cli_options import (
     load,
     show,
 )
+from orchestrator.cluster_options import Cluster, Detach, Down, Insecure, There
+from orchestrator.jobs_cli import run_there
 
 
 def protect(
@@ -156,6 +158,10 @@ def augment(
     assignments: Assignments = None,
     storage: Storage = None,
     seed: Seed = None,
+    cluster: Cluster = None,
+    detach: Detach = False,
+    down: Down = False,
+    insecure: Insecure = False,
     as_json: Json = False,
 ) -> None:
     """Write the protected training images as files.
@@ -164,10 +170,23 @@ def augment(
         dcdctl augment --out protected
         dcdctl augment experiment.yaml --out protected --format webdataset --codec png
         dcdctl augment experiment.yaml --out protected --recipes-only
+        dcdctl augment experiment.yaml --out protected --cluster aws.yaml
     """
+    there = There(cluster, detach, down, insecure)
+    spec = load(config, assignments, storage, seed)
+    if cluster is not None:
+        from orchestrator.job_request import StepOptions
+
+        step = StepOptions(
+            form=form,
+            codec=codec,
+            samples_per_shard=samples_per_shard,
+            recipes_only=recipes_only,
+        )
+        run_there(there, "augment", [spec], as_json, out=out, step=step)
+        return
     from orchestrator.commands import augment as run
 
-    spec = load(config, assignments, storage, seed)
     outcome = run(
         spec,
         out,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -18,6 +19,8 @@ from orchestrator.storage_copy import OWNER, small
 from tasks.errors import StoreError
 
 DEFAULT_STORAGE = ".dcdctl"
+JOB_NOTE = "job.json"
+"""In a run: that a job on a cluster drives it; a sweep from here takes it away."""
 
 
 def storage_root(storage: str | None) -> Path:
@@ -126,6 +129,8 @@ def driver_of(run: Path) -> Driver | None:
     moment, could turn away a sweep that starts in that moment.
     """
     lock = run.parent.parent / ".lock"
+    if (job := _job_of(run)) is not None:
+        return None if job.ended else Driver(None, job.who)
     try:
         text, locked = lock.read_text(), lock.stat().st_mtime
     except OSError:
@@ -144,6 +149,20 @@ def driver_of(run: Path) -> Driver | None:
     if host != socket.gethostname():
         return Driver(None, who)
     return Driver(_is_process(process, locked), who)
+
+
+@dataclass(frozen=True)
+class _Job:
+    who: str
+    ended: bool
+
+
+def _job_of(run: Path) -> _Job | None:
+    try:
+        note = json.loads((run / JOB_NOTE).read_bytes())
+        return _Job(f"job {note['job_id']} on {note['where']}", bool(note["ended"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _is_process(process: int, locked: float) -> bool:

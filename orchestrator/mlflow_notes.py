@@ -38,7 +38,7 @@ def experiment_note(summary: RunSummary, experiment_id: str, run_id: str, figure
         "storage are the truth, and `dcdctl track --replay` writes this again.",
         "",
         f"Newest sweep: [{summary.name} {summary.fingerprint}]"
-        f"(#/experiments/{experiment_id}/runs/{run_id})",
+        f"(#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning)",
         "",
         f"**{summary.verdict}**",
     ]

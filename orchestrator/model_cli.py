@@ -18,7 +18,9 @@ from orchestrator.cli_options import (
     load,
     show,
 )
+from orchestrator.cluster_options import Cluster, Detach, Down, Insecure, There
 from orchestrator.completion import run_folders
+from orchestrator.jobs_cli import run_there
 
 
 def train(
@@ -30,16 +32,28 @@ def train(
     assignments: Assignments = None,
     storage: Storage = None,
     seed: Seed = None,
+    cluster: Cluster = None,
+    detach: Detach = False,
+    down: Down = False,
+    insecure: Insecure = False,
     as_json: Json = False,
 ) -> None:
     """Train the target classifier on the protected images, or on the plain ones.
 
     Example:
         dcdctl train experiment.yaml --defense none --out control
+        dcdctl train experiment.yaml --out protected --cluster aws.yaml
     """
+    there = There(cluster, detach, down, insecure)
+    spec = load(config, assignments, storage, seed)
+    if cluster is not None:
+        from orchestrator.job_request import StepOptions
+
+        step = StepOptions(defense=defense)
+        run_there(there, "train", [spec], as_json, out=out, step=step)
+        return
     from orchestrator.commands import train as run
 
-    spec = load(config, assignments, storage, seed)
     show(run(spec, defense, out, console_for(as_json)), as_json)
 
 
@@ -54,6 +68,10 @@ def attack(
     assignments: Assignments = None,
     storage: Storage = None,
     seed: Seed = None,
+    cluster: Cluster = None,
+    detach: Detach = False,
+    down: Down = False,
+    insecure: Insecure = False,
     as_json: Json = False,
 ) -> None:
     """Attack a trained classifier and judge the reconstructions.
@@ -61,19 +79,29 @@ def attack(
     Example:
         dcdctl attack experiment.yaml --checkpoint control
         dcdctl attack experiment.yaml --checkpoint control --screen
+        dcdctl attack experiment.yaml --checkpoint control --cluster aws.yaml
     """
+    there = There(cluster, detach, down, insecure)
+    spec = load(config, assignments, storage, seed)
+    if cluster is not None:
+        from orchestrator.job_request import StepOptions
+        from tasks.checkpoint import load_checkpoint
+
+        load_checkpoint(checkpoint)  # what is damaged is not worth a way to a cluster
+        step = StepOptions(screen=screen)
+        run_there(there, "attack", [spec], as_json, checkpoint=checkpoint, step=step)
+        return
     from orchestrator.commands import attack as run
 
-    spec = load(config, assignments, storage, seed)
     show(run(spec, checkpoint, console_for(as_json), screen), as_json)
 
 
 def landscape(
     run: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="RUN",
-            help="A run's folder, as sweep names it.",
+            help="A run's folder, its name or a start of that, or its s3:// address.",
             autocompletion=run_folders,
         ),
     ],
@@ -83,6 +111,9 @@ def landscape(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Of each target and kind.")] = 8,
     probes: Annotated[int, typer.Option(min=1, help="Of the trace, for each image.")] = 8,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URI", help="Where the runs are; else .dcdctl.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure loss and curvature around targets and surrogates: did the levers work as meant?
@@ -91,5 +122,7 @@ def landscape(
         dcdctl landscape .dcdctl/runs/3c4a659d6c0e
     """
     from orchestrator.landscape import landscape as measure
+    from orchestrator.open_run import open_run
 
-    show(measure(run, console_for(as_json), trial=trial, images=images, probes=probes), as_json)
+    folder = open_run(run, storage, weights=True)
+    show(measure(folder, console_for(as_json), trial=trial, images=images, probes=probes), as_json)

@@ -53,14 +53,30 @@ class Display:
         self.events.write("line", text=Text.from_markup(text).plain)
         self._print(text)
 
+    def warn(self, text: str) -> None:
+        """Print a warning, which stays, and is an event of its own."""
+        self.events.write("warning", text=text)
+        self._print(f"  [yellow]warning:[/yellow] {escape(text)}")
+
     def _print(self, text: str) -> None:
         self._progress.console.print(text, highlight=False, soft_wrap=not self.console.is_terminal)
 
-    def stage(self, name: str, done: int, total: int, note: str = "") -> None:
-        """Move a stage's bar; at its end the bar becomes a line with the seconds it took."""
-        self.events.stage(name, done, total, note)
+    def stage(
+        self, name: str, done: int, total: int, note: str = "", *, seconds: float | None = None
+    ) -> None:
+        """Move a stage's bar; at its end the bar becomes a line with the seconds it took.
+
+        Args:
+            name: of the stage.
+            done: things that are done.
+            total: all things.
+            note: instead of the counts.
+            seconds: that it took, where another process measured them.
+        """
         now = time.monotonic()
         started = self._started.setdefault(name, now)
+        took = now - started if seconds is None else seconds
+        self.events.stage(name, done, total, note, took if done >= total else None)
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total, note=note)
         text = note or f"{done:,} of {total:,}"
@@ -68,7 +84,7 @@ class Display:
         if done >= total:
             self._progress.remove_task(self._tasks.pop(name))
             del self._started[name]
-            self._print(f"  {name:<28} {total:>7,}   {now - started:6.1f} s")
+            self._print(f"  {name:<28} {total:>7,}   {took:6.1f} s")
 
 
 class Pace:
@@ -163,6 +179,7 @@ class TrialProgress:
             seconds=round(seconds, 1),
             **({"rows_at_once": record.rows_at_once} if record.rows_at_once else {}),
         )
+        self.display.events.record(record.trial_id)
         self.display.line(describe(record))
         for what, rows in record.rows_at_once.items():
             self.display.line(f"            not enough memory: {what} with {rows} rows at once")

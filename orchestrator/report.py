@@ -14,6 +14,7 @@ from orchestrator.figures import figure_png, frontier_figure, sheet_figure
 from orchestrator.finished_run import Run, load_run
 from orchestrator.frontier_plot import PlottedTrial
 from orchestrator.merged_runs import merge_runs
+from orchestrator.open_run import shown_path
 from orchestrator.pareto import point_of
 from orchestrator.reconstructions import Grid, Shown, reconstruction_grid
 from orchestrator.records import TrialRecord
@@ -66,7 +67,7 @@ def write_report(
     goal = _goal(run.spec.sweep.goal, max_drop, max_attack)
     spec = run.spec.model_copy(update={"sweep": run.spec.sweep.model_copy(update={"goal": goal})})
     nobody_real = spec.data.kind == "builtin"
-    shown = [_shown_path(folder) for folder in folders]
+    shown = [shown_path(folder) for folder in folders]
     people_shown = show_people and not nobody_real
     summary = summarise(spec, run.records, shown[0], run.evaluation, people_shown=people_shown)
     price = spec.compute.hour_price if hour_price is None else hour_price
@@ -94,12 +95,6 @@ def _place(folders: list[Path]) -> Path:
         return folders[0]
     key = fingerprint(sorted(folder.name for folder in folders))
     return folders[0].absolute().parents[1] / "reports" / key
-
-
-def _shown_path(folder: Path) -> str:
-    """The folder as one would type it from here; short, and mostly without a home folder's name."""
-    folder, here = folder.absolute(), Path.cwd()
-    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
 def _figures(

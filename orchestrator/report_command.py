@@ -15,7 +15,8 @@ def report(
         list[str] | None,
         typer.Argument(
             metavar="RUN...",
-            help="Folders of runs, as sweep and compare name them.",
+            help="Folders of runs, their names or a start of those, or s3:// addresses; none is "
+            "the newest run.",
             autocompletion=run_folders,
         ),
     ] = None,
@@ -38,6 +39,9 @@ def report(
         Path | None,
         typer.Option("--out", "-o", help="Folder of the report; else the run, or beside the runs."),
     ] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URI", help="Where the runs are; else .dcdctl.")
+    ] = None,
     pdf: Annotated[bool, typer.Option("--pdf", help="Print it too, by an installed Chromium.")] = (
         False
     ),
@@ -51,18 +55,18 @@ def report(
         dcdctl report .dcdctl/runs/3c4a659d6c0e
         dcdctl report .dcdctl/runs/3c4a659d6c0e --max-drop 0.02 --max-attack 0.01 --pdf
         dcdctl report .dcdctl/runs/3c4a659d6c0e .dcdctl/runs/71b22ce0a4d9 --out together
+        dcdctl report 3c4a --storage s3://bucket/prefix
     """
     if json_schema:
         from orchestrator.report_data import schema_text
 
         typer.echo(schema_text(), nl=False)
         return
-    if not runs:
-        raise typer.BadParameter("name the folder of at least one run")
+    from orchestrator.open_run import open_runs, publish
     from orchestrator.report import write_report
 
     page = write_report(
-        *runs,
+        *open_runs(runs, storage),
         show_people=show_people,
         max_drop=max_drop,
         max_attack=max_attack,
@@ -74,3 +78,5 @@ def report(
         from orchestrator.report_pdf import write_pdf
 
         typer.echo(write_pdf(page))
+    if address := publish(page):
+        typer.echo(f"also at {address}", err=True)

@@ -20,7 +20,8 @@ from orchestrator.cli_options import (
     load,
     show,
 )
-from orchestrator.cluster_cli import Cluster, Detach, Down, Insecure, refuse_alone, run_there
+from orchestrator.cluster_options import Cluster, Detach, Down, Insecure, There
+from orchestrator.jobs_cli import run_there
 
 
 def sweep(
@@ -57,38 +58,34 @@ def sweep(
         raise typer.BadParameter("--resume keeps the earlier trials and --fresh sets them aside")
     if retry_failed and not resume:
         raise typer.BadParameter("--retry-failed goes with --resume")
-    refuse_alone(cluster, detach=detach, down=down, insecure_cluster=insecure)
-    from orchestrator.sweep import run_sweep
-
+    there = There(cluster, detach, down, insecure)
     spec = load(config, limited(assignments, max_hours, max_cost), storage, seed)
     if smoke:
         from orchestrator.smoke import smoke as tiny
 
         spec = tiny(spec)
     mode: Literal["new", "resume", "fresh"] = "resume" if resume else "fresh" if fresh else "new"
-    console = console_for(as_json)
     if cluster is not None:
-        reports = run_there(
-            cluster,
-            "sweep",
-            [spec],
-            mode,
-            console,
-            detach=detach,
-            take_down=down,
-            insecure=insecure,
-            retry_failed=retry_failed,
-        )
-        for report_file in reports:
-            typer.echo(f"Report: {report_file}")
+        run_there(there, "sweep", [spec], as_json, mode=mode, retry_failed=retry_failed)
         return
-    outcome = run_sweep(spec, mode=mode, console=console, retry_failed=retry_failed)
-    if as_json:
-        typer.echo(outcome.model_dump_json(indent=2))
-    else:
-        found = [text for text in (outcome.verdict, outcome.adaptive) if text]
-        typer.echo("\n".join(["", *found, "", f"Report: {outcome.report}", "Next:"]))
-        typer.echo("\n".join(f"  {command}" for command in outcome.next_commands))
+    from orchestrator.sweep import run_sweep
+
+    outcome = run_sweep(spec, mode=mode, console=console_for(as_json), retry_failed=retry_failed)
+    show(outcome, as_json)
+
+
+def _is_run(path: Path, storage: str | None) -> bool:
+    """Say whether a word names a finished run and no experiment file."""
+    from orchestrator.find_run import runs_of, storage_root
+    from orchestrator.open_run import split_address
+
+    if path.exists():
+        return (path / "trials").is_dir()
+    if split_address(str(path), None)[1] is not None:
+        return True
+    if path.suffix or path.name != str(path):
+        return False
+    return any(run.name.startswith(path.name) for run in runs_of(storage_root(storage)))
 
 
 def compare(
@@ -96,8 +93,8 @@ def compare(
         list[Path] | None,
         typer.Argument(
             metavar="PATHS",
-            help="Experiment files to run, or folders of finished runs to read; none is the "
-            "built-in experiment.",
+            help="Experiment files to run, or finished runs to read (folders, names, s3:// "
+            "addresses); none is the built-in experiment.",
         ),
     ] = None,
     seeds: Annotated[
@@ -125,16 +122,25 @@ def compare(
         dcdctl compare --seeds 0,1,2
         dcdctl compare a.yaml b.yaml
         dcdctl compare .dcdctl/runs/3c4a659d6c0e .dcdctl/runs/71b22ce0a4d9
+        dcdctl compare 3c4a 71b2 --storage s3://bucket/prefix
     """
-    refuse_alone(cluster, detach=detach, down=down, insecure_cluster=insecure)
+    there = There(cluster, detach, down, insecure)
     from orchestrator.compare import compare_runs, run_comparison
 
     named = paths or []
-    runs = [path for path in named if (path / "trials").is_dir()]
+    runs = [path for path in named if _is_run(path, storage)]
     if runs and len(runs) == len(named):
         if seeds or assignments or smoke or resume or max_hours or max_cost:
             raise typer.BadParameter("finished runs are only read; name nothing but --storage")
-        show(compare_runs(runs, Path(storage or ".dcdctl") / "comparisons"), as_json)
+        from orchestrator.find_run import storage_root
+        from orchestrator.open_run import open_runs, publish
+
+        folders = open_runs([str(path) for path in runs], storage)
+        out = storage_root(storage) if storage else folders[0].absolute().parents[1]
+        outcome = compare_runs(folders, out / "comparisons")
+        show(outcome, as_json)
+        if address := publish(Path(outcome.table)):
+            typer.echo(f"also at {address}", err=True)
         return
     if runs:
         raise typer.BadParameter("name experiment files or folders of runs, not both")
@@ -156,19 +162,6 @@ def compare(
             for spec in specs
             for number in numbers or [spec.seed]
         ]
-        console = console_for(as_json)
-        reports = run_there(
-            cluster,
-            "compare",
-            alone,
-            mode,
-            console,
-            detach=detach,
-            take_down=down,
-            insecure=insecure,
-        )
-        if reports:
-            folders = [report_file.parent for report_file in reports]
-            show(compare_runs(folders, folders[0].parents[1] / "comparisons"), as_json)
+        run_there(there, "compare", alone, as_json, mode=mode)
         return
     show(run_comparison(specs, numbers, console_for(as_json), mode=mode), as_json)

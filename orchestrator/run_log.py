@@ -45,8 +45,12 @@ class RunLog:
                     f"the run {run.name} has no trial {trial}; its trials are 0 to {total - 1}"
                 )
 
-    def new(self) -> list[str]:
-        """Return the lines since the last call, in rich's markup."""
+    def new(self, *, settled: bool = False) -> list[str]:
+        """Return the lines since the last call, in rich's markup.
+
+        Args:
+            settled: the journal tells of all records by now.
+        """
         lines = []
         for event in self._journal.new():
             line = event_line(event)
@@ -59,7 +63,8 @@ class RunLog:
         fresh = [r for r in self._records.read() if _key(r) not in self._told]
         for record in sorted(fresh, key=lambda r: self._records.ended.get(r.trial_id, 0.0)):
             ended = self._records.ended.get(record.trial_id, 0.0)
-            if self.trial is None and self._journal.found and time.time() - ended < SOON_S:
+            soon = time.time() - ended < SOON_S and not settled
+            if self.trial is None and self._journal.found and soon:
                 continue  # the journal is about to tell of it
             self._told.add(_key(record))
             if self.trial is None and record.trial_id not in self._journalled:

@@ -7,13 +7,15 @@ server is down, and after the sweep's process is gone.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from orchestrator.find_run import Driver, age_in_words, driver_of, last_written
+from orchestrator.open_run import shown_path
 from orchestrator.pareto import find_control, recommend
 from orchestrator.record_cache import RecordCache
 from orchestrator.records import Rate, TrialRecord
@@ -104,17 +106,39 @@ class RunStatus(Spec):
     unreadable: tuple[str, ...] = Field(description="Files of records that cannot be read.")
 
 
+@dataclass(frozen=True)
+class AskedJob:
+    """What a cluster says of the job that drives a run.
+
+    Attributes:
+        who: the job and its cluster.
+        state: of the run.
+        says: the rest of the sentence.
+    """
+
+    who: str
+    state: State
+    says: str
+
+
 class StatusReader:
     """Reads one run again and again, each record only once.
 
     Args:
         run: the run's folder.
         hour_price: of a core or GPU for an hour; None is the experiment's, if it has one.
+        ask: what the cluster says where a job drives the run; None reads the storage alone.
     """
 
-    def __init__(self, run: Path, hour_price: float | None = None) -> None:
+    def __init__(
+        self,
+        run: Path,
+        hour_price: float | None = None,
+        ask: Callable[[], AskedJob] | None = None,
+    ) -> None:
         self.run = run
         self.hour_price = hour_price
+        self._ask = ask
         self._records = RecordCache(run)
 
     def read(self, now: float | None = None) -> RunStatus:
@@ -131,6 +155,11 @@ class StatusReader:
         driver, written = driver_of(self.run), last_written(self.run)
         silent_for = now - written
         state = _state(self.run, records, total, driver, silent_for)
+        says = _sentence(self.run, state, driver, silent_for)
+        if self._ask is not None:
+            asked = self._ask()
+            driver, state = Driver(True, asked.who), asked.state
+            says = f"{state}: {asked.who}{asked.says}"
         running = _running(self.run, records, events, now) if state == "running" else []
         ok = [record for record in records if record.status == "ok"]
         counts = TrialCounts(
@@ -151,7 +180,7 @@ class StatusReader:
             name=spec.name,
             fingerprint=self.run.name,
             state=state,
-            says=_sentence(self.run, state, driver, silent_for),
+            says=says,
             budget=note.sentence if (note := read_note(self.run)) and state != "running" else None,
             driver=driver.who if driver and state == "running" else None,
             last_written=written,
@@ -253,11 +282,14 @@ def _state(
 def _sentence(run: Path, state: State, driver: Driver | None, silent_for: float) -> str:
     ago = age_in_words(silent_for)
     if state == "running" and driver is not None:
-        seen = "" if driver.alive else ", on another machine"
+        seen = "" if driver.alive or driver.who.startswith("job ") else ", on another machine"
         return f"running: {driver.who}{seen}, wrote last {ago}"
     if state == "finished":
         return f"finished {ago}"
-    again = f"go on with: dcdctl sweep {run} --resume"
+    again = f"go on with: dcdctl sweep {shown_path(run)} --resume"
+    if state == "silent" and driver is not None and driver.who.startswith("job "):
+        job = driver.who.split()[1]
+        return f"silent: {driver.who} was heard last {ago}; ask it with: dcdctl status {job}"
     if state == "silent" and driver is not None:
         return f"silent: {driver.who} wrote last {ago}; if it is gone, {again}"
     if driver is not None:

@@ -1,15 +1,18 @@
-"""What travels to a cluster: dcdctl's own code and one experiment, as a folder."""
+"""What travels to a cluster: dcdctl's own code, and what is to be done, in folders of their own.
+
+Ray keeps a package by the hash of what is in it: code that the cluster has is not sent again.
+"""
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
-from orchestrator.spec import ExperimentSpec
+from orchestrator.job_request import JobRequest
 
 ROOMS = ("orchestrator", "tasks", "augment", "attacks", "clusters")
 REQUEST = "request.json"
+CHECKPOINT = "checkpoint"
 START = "start.sh"
 
 _START = """\
@@ -26,40 +29,32 @@ exec "${python:-python3}" -m orchestrator.job
 """
 
 
-def pack_code(folder: Path) -> None:
+def pack_code(folder: Path) -> list[Path]:
     """Copy the five rooms as they are installed here; no caches, nothing of the person's.
 
     Args:
         folder: is filled.
+
+    Returns:
+        The packages, one of each room.
     """
     here = Path(__file__).resolve().parents[1]
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
     for room in ROOMS:
         shutil.copytree(here / room, folder / room, ignore=ignore)
-    (folder / START).write_text(_START)
+    return [folder / room for room in ROOMS]
 
 
-def pack_request(
-    folder: Path,
-    command: str,
-    specs: list[ExperimentSpec],
-    mode: str,
-    *,
-    retry_failed: bool = False,
-) -> None:
-    """Write what is to be done; it travels as a file, so that no name is on a command line.
+def pack_request(folder: Path, request: JobRequest, checkpoint: Path | None = None) -> None:
+    """Write what is to be done, and how it starts.
 
     Args:
-        folder: that `pack_code` filled.
-        command: sweep or compare.
-        specs: the experiments.
-        mode: as for a sweep.
-        retry_failed: as for a sweep.
+        folder: is filled; the job runs in its copy.
+        request: what is to be done.
+        checkpoint: folder of the classifier that is attacked.
     """
-    asked = {
-        "command": command,
-        "specs": [spec.model_dump(mode="json") for spec in specs],
-        "mode": mode,
-        "retry_failed": retry_failed,
-    }
-    (folder / REQUEST).write_text(json.dumps(asked))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / START).write_text(_START)
+    (folder / REQUEST).write_text(request.model_dump_json())
+    if checkpoint is not None:
+        shutil.copytree(checkpoint, folder / CHECKPOINT, ignore=shutil.ignore_patterns(".*"))

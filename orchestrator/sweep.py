@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import Field
 from rich.console import Console
 
 from clusters.embedded import IN_A_JOB, embedded_ray
 from clusters.held_folders import held_folder
-from orchestrator.adaptive import measure_adaptive, read_adaptive, sentence, still_to_measure
+from orchestrator.adaptive import measure_adaptive, still_to_measure
 from orchestrator.budget import HOUR
 from orchestrator.disk_space import require_margin, require_space
-from orchestrator.events import EventLog
+from orchestrator.events import EventLog, warnings_to
+from orchestrator.find_run import JOB_NOTE
 from orchestrator.judges import (
     Judge,
     accuracy_counts,
@@ -35,6 +35,7 @@ from orchestrator.judges import (
     trained_judges,
 )
 from orchestrator.ledger import set_aside_torn
+from orchestrator.open_run import shown_path
 from orchestrator.placement import (
     Placement,
     Slots,
@@ -59,12 +60,12 @@ from orchestrator.stages import (
     select,
 )
 from orchestrator.store import Store, records_of, set_aside, write_atomic
-from orchestrator.summary import summarise
+from orchestrator.sweep_outcome import SweepOutcome, outcome_of
 from orchestrator.trainers import measure_trainers, still_to_train
 from orchestrator.trial import World
 from orchestrator.trial_queue import TrialQueue
 from tasks.errors import BudgetReachedError, FailedTrialsError, UnfinishedRunError
-from tasks.spec import Spec, fingerprint
+from tasks.spec import fingerprint
 
 if TYPE_CHECKING:
     from orchestrator.background_tracker import BackgroundTracker
@@ -72,19 +73,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Mode = Literal["new", "resume", "fresh"]
-
-
-class SweepOutcome(Spec):
-    """What a sweep leaves behind."""
-
-    run_dir: str
-    report: str
-    records: tuple[TrialRecord, ...]
-    resumed: int = Field(ge=0, description="Trials that were there already.")
-    seconds: float
-    verdict: str
-    adaptive: str | None = Field(description="What an attacker who knows of DCD reaches.")
-    next_commands: tuple[str, ...]
 
 
 def run_sweep(
@@ -114,7 +102,7 @@ def run_sweep(
     display = Display(console)
     total = planned_trials(spec.sweep, spec.dcd, spec.training) + 1
     store = Store(spec.storage)
-    with store.locked():
+    with warnings_to(display.warn), store.locked():
         selection = select(spec)
         run = store.run(run_fingerprint(spec, selection))
         if mode == "resume":
@@ -125,6 +113,7 @@ def run_sweep(
                 display.line(f"  set aside, its hours unknown {torn.name}")
         _enter(store, run, mode, total)
         write_atomic(run / "spec.json", spec.model_dump_json(indent=2) + "\n")
+        (run / JOB_NOTE).unlink(missing_ok=True)  # from now on it is driven from here
         records = records_of(run)
         before = len(records)
         require_space(store.root, spec, selection)
@@ -148,16 +137,9 @@ def run_sweep(
         if tracker is not None:
             tracker.submit(records)
             tracker.close(deadline_s=120)
-    outcome = SweepOutcome(
-        run_dir=str(run),
-        report=str(report),
-        records=tuple(records),
-        resumed=before,
-        seconds=round(time.monotonic() - started, 1),
-        verdict=summarise(spec, records, str(run)).verdict,
-        adaptive=sentence(read_adaptive(run), records),
-        next_commands=tuple(_next_commands(spec, run, records)),
-    )
+    seconds = round(time.monotonic() - started, 1)
+    page = tracker.page if tracker else None
+    outcome = outcome_of(run, report, resumed=before, seconds=seconds, page=page)
     failed = [record for record in records if record.status == "failed"]
     if note is not None:
         raise BudgetReachedError(
@@ -185,8 +167,8 @@ def _enter(store: Store, run: Path, mode: Mode, total: int) -> None:
         store.set_aside(run)  # unread: a torn record is no reason to keep it
     elif mode == "new" and (run / "spec.json").exists() and (done := len(records_of(run))) < total:
         raise UnfinishedRunError(
-            f"this experiment has {done} of {total} trials in {run}; add --resume to go on with "
-            "them, or --fresh to set them aside and start over"
+            f"this experiment has {done} of {total} trials in {shown_path(run)}; add --resume to "
+            "go on with them, or --fresh to set them aside and start over"
         )
     run.mkdir(parents=True, exist_ok=True)
 
@@ -381,15 +363,5 @@ def _heading(spec: ExperimentSpec, selection: Selection, run: Path, before: int,
         f"[bold]{spec.name}[/bold]  {selection.num_classes} identities, "
         f"{len(selection.targets)} protected, seed {spec.seed}\n"
         f"  control and {total - 1} {what}trials{kept}; attacks: {attacks}\n"
-        f"  {run}"
+        f"  {shown_path(run)}"
     )
-
-
-def _next_commands(spec: ExperimentSpec, run: Path, records: Sequence[TrialRecord]) -> list[str]:
-    """Return the two commands worth typing next: apply what was found, and look closer."""
-    from orchestrator.tracking import ui_command
-
-    found = summarise(spec, records, str(run))
-    apply = found.command or f"dcdctl sweep {run} --resume --set sweep.trials={len(records) + 5}"
-    look = ui_command(spec) if spec.tracking.enabled else f"dcdctl plan {run}"
-    return [apply, look]

@@ -37,8 +37,27 @@ _ENVIRONMENT = {
 }
 
 
+PAGES = "#/experiments{runs}?workflowType=machine_learning"
+"""Of MLflow's pages. Since version 3 they show prompts and traces, whatever an experiment's kind
+is, until the address or a switch in the browser asks for "Model training", whose pages list runs.
+"""
+
+
+def runs_page(experiment: str | None) -> str:
+    """Return where MLflow's pages list the runs of an experiment, from `#` on.
+
+    Args:
+        experiment: its id; None is the list of experiments.
+    """
+    return PAGES.format(runs="" if experiment is None else f"/{experiment}/runs")
+
+
 class Tracker(Protocol):
     """Shows a run somewhere."""
+
+    @property
+    def page(self) -> str:
+        """Where its pages show the runs, from `#` on."""
 
     def sync(
         self,
@@ -124,6 +143,12 @@ class MlflowTracker:
             self._shown.pop(run_dir.name, None)
             raise
         self._shown[run_dir.name] = shown
+
+    @property
+    def page(self) -> str:
+        """Where MLflow's pages list the runs that this process has looked at, from `#` on."""
+        known = next(iter(self._shown.values()), None)
+        return runs_page(None if known is None else known.experiment)
 
     def missing(self, run_dir: Path, records: Sequence[TrialRecord]) -> list[TrialRecord]:
         """Return the trials that MLflow does not have in full; nothing is written there.
@@ -226,7 +251,7 @@ class MlflowTracker:
         if found is not None:
             return str(found.experiment_id)
         place = self.artifact_root.absolute().as_uri() if self.artifact_root else None
-        # Without it MLflow's pages take runs without a logged model for evaluations of a chat.
+        # For pages that heed it; those of 3.17 go by their address alone, see `runs_page`.
         kind = {"mlflow.experimentKind": "custom_model_development"}
         return str(client.create_experiment(self.experiment, artifact_location=place, tags=kind))
 
@@ -252,17 +277,29 @@ def make_tracker(spec: ExperimentSpec, root: Path, uri: str | None = None) -> Ml
     return MlflowTracker(uri, spec.tracking.experiment, None if served else root / "mlartifacts")
 
 
-def ui_command(spec: ExperimentSpec) -> str:
+def ui_command(spec: ExperimentSpec, page: str) -> str:
     """Return the command line that shows the runs in a browser.
 
     A tracking server shows them itself: the command opens its page.
+
+    Args:
+        spec: the experiment.
+        page: where the runs are listed, from `#` on.
     """
     uri = spec.tracking.uri or _default_uri(Store(spec.storage).root)
     if urlsplit(uri).scheme in ("http", "https"):
-        return f"python -m webbrowser {shlex.quote(without_password(uri))}"
+        address = f"{without_password(uri).rstrip('/')}/{page}"
+        return f"python -m webbrowser {shlex.quote(address)}"
     program = "mlflow" if shutil.which("mlflow") else str(Path(sys.executable).with_name("mlflow"))
     # One worker is enough for one person, and each takes 230 MB.
-    return f"{shlex.quote(program)} ui --workers 1 --backend-store-uri {shlex.quote(uri)}"
+    return (
+        f"{shlex.quote(program)} ui --workers 1 --backend-store-uri {shlex.quote(uri)}  "
+        f"# then open {LOCAL_UI}{page}"
+    )
+
+
+LOCAL_UI = "http://127.0.0.1:5000/"
+"""Where `mlflow ui` listens unless it is told otherwise."""
 
 
 def _default_uri(root: Path) -> str:

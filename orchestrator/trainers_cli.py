@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,10 +11,10 @@ from orchestrator.completion import run_folders
 
 def trainers(
     run: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="RUN",
-            help="A run's folder, as sweep names it.",
+            help="A run's folder, its name or a start of that, or its s3:// address.",
             autocompletion=run_folders,
         ),
     ],
@@ -31,6 +30,9 @@ def trainers(
     control: Annotated[
         bool, typer.Option("--control", help="Give them the data without a defence too.")
     ] = False,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URI", help="Where the runs are; else .dcdctl.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON on stdout, progress on stderr.")
     ] = False,
@@ -45,10 +47,12 @@ def trainers(
     """
     from rich.console import Console
 
+    from orchestrator.open_run import open_run
     from orchestrator.trainers_command import parse_trainers, run_trainers
 
+    folder = open_run(run, storage, weights=True)
     outcome = run_trainers(
-        run, parse_trainers(trainer or ()), Console(stderr=as_json), control=control
+        folder, parse_trainers(trainer or ()), Console(stderr=as_json), control=control
     )
     if as_json:
         typer.echo(outcome.model_dump_json(indent=2))

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.completion import run_names
+from orchestrator.cluster_options import Insecure
+from orchestrator.completion import run_names, run_or_job_names
 from orchestrator.failure import Command
 
 if TYPE_CHECKING:
@@ -19,8 +20,25 @@ Run = Annotated[
     str | None,
     typer.Argument(
         metavar="RUN",
-        help="A run's folder, or its name or a start of that; none is the newest one.",
+        help="A run's folder, its name or a start of that, or its s3:// address; none is the "
+        "newest one.",
         autocompletion=run_names,
+    ),
+]
+RunOrJob = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RUN|JOB",
+        help="A run's folder, or its name or a start of that; none is the newest one. A job "
+        "(dcdctl-...) is asked of its cluster.",
+        autocompletion=run_or_job_names,
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|ADDRESS",
+        help="Ask this cluster for JOB, else for its newest; for jobs that another machine sent.",
     ),
 ]
 Storage = Annotated[
@@ -37,7 +55,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    run: Run = None,
+    run: RunOrJob = None,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Stay, and draw it again until the run ends.")
     ] = False,
@@ -46,23 +64,37 @@ def status(
         float | None, typer.Option(min=0, help="Of one core for an hour: adds money to the spend.")
     ] = None,
     storage: Storage = None,
+    cluster: Cluster = None,
+    insecure: Insecure = False,
     as_json: Json = False,
 ) -> None:
     """Show where a run is: trials, best so far, spend, time left; and without RUN, all runs.
 
-    It reads the storage alone, so it works from any terminal or machine that sees it.
+    It reads the storage alone, so it works from any terminal or machine that sees it. A job on a
+    cluster, or --cluster, asks the cluster instead.
 
     Example:
         dcdctl status
         dcdctl status 3c4a --watch
         dcdctl status .dcdctl/runs/3c4a659d6c0e --json
+        dcdctl status dcdctl-1125-183001-a1b2 --watch
+        dcdctl status --cluster aws.yaml
     """
+    if _of_a_job(run, cluster):
+        from orchestrator.find_run import storage_root
+        from orchestrator.remote_status import show_status, watched
+
+        with watched(run, storage_root(storage), cluster, insecure=insecure) as job:
+            show_status(job, every if watch else None, hour_price, as_json=as_json)
+        return
     from rich.console import Console, Group
 
     from orchestrator import status_page
     from orchestrator.find_run import find_run, runs_of, storage_root
+    from orchestrator.open_run import split_address
     from orchestrator.run_status import StatusReader
 
+    run, storage = split_address(run, storage)
     root = storage_root(storage)
     reader = StatusReader(find_run(run, root), hour_price)
     if as_json:
@@ -103,8 +135,14 @@ def _json_lines(reader: object, every: float) -> None:
         time.sleep(every)
 
 
+def _of_a_job(run: str | None, cluster: str | None) -> bool:
+    if cluster is not None:
+        return True
+    return run is not None and run.startswith("dcdctl-")
+
+
 def logs(
-    run: Run = None,
+    run: RunOrJob = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Stay, and print what comes until the run ends.")
     ] = False,
@@ -113,6 +151,8 @@ def logs(
     ] = None,
     every: Every = 1.0,
     storage: Storage = None,
+    cluster: Cluster = None,
+    insecure: Insecure = False,
 ) -> None:
     """Print what happened in a run: stages, trials as they ended, warnings, errors.
 
@@ -120,12 +160,22 @@ def logs(
         dcdctl logs
         dcdctl logs 3c4a --follow
         dcdctl logs 3c4a --trial 4
+        dcdctl logs dcdctl-1125-183001-a1b2 --follow
     """
+    if _of_a_job(run, cluster):
+        from orchestrator.find_run import storage_root
+        from orchestrator.remote_status import show_logs, watched
+
+        with watched(run, storage_root(storage), cluster, insecure=insecure) as job:
+            show_logs(job, every if follow else None, trial)
+        return
     from rich.console import Console
 
     from orchestrator import run_log
     from orchestrator.find_run import find_run, storage_root
+    from orchestrator.open_run import split_address
 
+    run, storage = split_address(run, storage)
     log = run_log.RunLog(find_run(run, storage_root(storage)), trial)
     console = Console(highlight=False, soft_wrap=True)
     lines: Iterable[str] = run_log.follow(log, every) if follow else log.new()
@@ -155,10 +205,12 @@ def trials(
     from rich.console import Console
 
     from orchestrator.find_run import find_run, storage_root
+    from orchestrator.open_run import split_address
     from orchestrator.record_cache import RecordCache
     from orchestrator.run_status import read_spec
     from orchestrator.trial_table import trial_rows, trials_table
 
+    run, storage = split_address(run, storage)
     folder = find_run(run, storage_root(storage))
     cache = RecordCache(folder)
     rows = trial_rows(folder.name, read_spec(folder), cache.read())
@@ -194,15 +246,17 @@ def track(
     """
     from rich.console import Console
 
-    from orchestrator.find_run import find_run, is_aside, runs_of, storage_root
+    from orchestrator.find_run import is_aside, runs_of, storage_root
+    from orchestrator.open_run import open_run, open_runs
     from orchestrator.track_command import track as look
 
     if run is not None and every_run:
         raise typer.BadParameter("--all takes every run of the storage; name none beside it")
-    root = storage_root(storage)
-    named = [find_run(run, root)]
     if every_run:
-        named = [one for one in runs_of(root) if not is_aside(one)]
+        names = [str(one) for one in runs_of(storage_root(storage)) if not is_aside(one)]
+        named = open_runs(names, storage, weights=replay)
+    else:
+        named = [open_run(run, storage, weights=replay)]
     found = look(named, replay=replay, uri=uri, console=Console(stderr=True))
     if as_json:
         typer.echo(found.model_dump_json(indent=2))

@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 from orchestrator.cli import app
 from orchestrator.failure import describe
 from orchestrator.spec import ExperimentSpec
+from orchestrator.sweep_outcome import SweepOutcome
 from tasks import errors
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -44,13 +45,21 @@ class Outcome(BaseModel):
     """What every fake step returns."""
 
     run_dir: str = "runs/1"
-    report: str = "runs/1/report.html"
-    verdict: str = "It holds."
-    adaptive: str | None = "Not against everyone."
-    next_commands: tuple[str, ...] = ("dcdctl report runs/1",)
 
     def render(self, console: Console) -> None:
         console.print("drawn")
+
+
+SWEPT = SweepOutcome(
+    run_dir="runs/1",
+    report="runs/1/report.html",
+    records=(),
+    resumed=0,
+    seconds=1.0,
+    verdict="It holds.",
+    adaptive="Not against everyone.",
+    next_commands=("dcdctl report runs/1",),
+)
 
 
 class Fake:
@@ -68,7 +77,9 @@ class Fake:
                     console.print("progress")
             if self.error is not None:
                 raise self.error
-            return Outcome()
+            if name == "write_report":
+                return Path("runs/1/report.html")
+            return SWEPT if name == "run_sweep" else Outcome()
 
         return called
 
@@ -210,20 +221,33 @@ def test_json_has_stdout_to_itself(fake: Fake, line: str) -> None:
     assert "progress" in result.stderr
 
 
-def test_report_takes_a_run(fake: Fake) -> None:
-    assert run("report", "runs/1").exit_code == 0
-    assert run("report", "runs/1", "--show-people").exit_code == 0
+@pytest.fixture
+def a_run(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs" / "3c4a"
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_text("{}")
+    return folder
+
+
+def test_report_takes_a_run_by_its_folder_or_a_start_of_its_name(fake: Fake, a_run: Path) -> None:
+    assert run("report", str(a_run)).exit_code == 0
+    named = run("report", "3c", "--storage", str(a_run.parents[1]), "--show-people")
+    assert named.exit_code == 0
+    assert run("report", "--storage", str(a_run.parents[1])).exit_code == 0
     assert [(call.args, call.show_people) for call in fake.calls] == [
-        (("runs/1",), False),
-        (("runs/1",), True),
+        ((a_run,), False),
+        ((a_run,), True),
+        ((a_run,), False),
     ]
+    assert run("report", "nothing").exit_code == 6
 
 
-def test_landscape_takes_a_run(fake: Fake) -> None:
-    assert run("landscape", "runs/1", "--trial", "2", "--probes", "3").stdout.endswith("drawn\n")
-    assert json.loads(run("landscape", "runs/1", "--json").stdout)["run_dir"] == "runs/1"
+def test_landscape_takes_a_run(fake: Fake, a_run: Path) -> None:
+    drawn = run("landscape", str(a_run), "--trial", "2", "--probes", "3")
+    assert drawn.stdout.endswith("drawn\n")
+    assert json.loads(run("landscape", str(a_run), "--json").stdout)["run_dir"] == "runs/1"
     first, second = fake.calls
-    assert (first.args[0], first.trial, first.images, first.probes) == (Path("runs/1"), 2, 8, 3)
+    assert (first.args[0], first.trial, first.images, first.probes) == (a_run, 2, 8, 3)
     assert second.trial is None
 
 

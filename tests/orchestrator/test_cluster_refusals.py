@@ -15,11 +15,16 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from clusters.handle import ClusterHandle
-from orchestrator import cluster_cli, cluster_run
+from orchestrator import cluster_follow, cluster_run
 from orchestrator.cli import app
-from orchestrator.cluster_run import Followed, JobFailedError, SentJob, check_data, follow
+from orchestrator.cluster_follow import JobFailedError, follow
+from orchestrator.cluster_options import There
+from orchestrator.cluster_run import check_data
 from orchestrator.config import load_spec
 from orchestrator.events import PREFIX
+from orchestrator.job_mirror import JobMirror
+from orchestrator.job_request import JobRequest, SentJob
+from orchestrator.jobs_cli import run_there
 from orchestrator.progress import Display
 from orchestrator.shipping import REQUEST, pack_request
 from orchestrator.spec import ExperimentSpec
@@ -39,7 +44,7 @@ def sent() -> SentJob:
     return SentJob(job_id="j", where="w", command="sweep", specs=(load_spec(None, []),))
 
 
-@pytest.mark.parametrize("run", ["../../stolen", "/tmp/stolen", "..", "", "a" * 12 + "/../b"])
+@pytest.mark.parametrize("run", ["../../stolen", "/tmp/stolen", "..", "a" * 12 + "/../b"])
 def test_a_runs_name_that_is_a_path_is_refused(
     run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,7 +58,7 @@ def test_a_runs_name_that_is_a_path_is_refused(
         def follow(self, job_id: str) -> Iterator[str]:
             yield PREFIX + json.dumps(event)
 
-    monkeypatch.setattr(cluster_run, "Jobs", Dishonest)
+    monkeypatch.setattr(cluster_follow, "Jobs", Dishonest)
     storage = tmp_path / "a" / "b" / "storage"
     with pytest.raises(ClusterError, match="no run's name"):
         follow(HANDLE, sent(), storage, Display(Console(quiet=True)))
@@ -70,15 +75,15 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> li
 
     monkeypatch.setattr("clusters.lifecycle.open_cluster", opened)
     monkeypatch.setattr("clusters.lifecycle.bring_down", lambda where, **_: down.append(where))
-    monkeypatch.setattr(cluster_run, "submit", lambda *_, **__: sent())
-    lost = Followed(error=("1 of 3 trials failed", 8))
-    monkeypatch.setattr(cluster_run, "follow", lambda *_: lost)
+    monkeypatch.setattr(cluster_run, "submit", lambda *_: None)
+    lost = JobMirror(tmp_path, "j", "lab")
+    lost.take({"event": "failed", "text": "1 of 3 trials failed", "code": 8})
+    monkeypatch.setattr(cluster_follow, "follow", lambda *_: lost)
     file = tmp_path / "lab.yaml"
     file.write_text(ONPREM)
     spec = load_spec(None, [f"storage={tmp_path}/storage"])
-    asked = {"detach": False, "take_down": True, "insecure": False} | options
     with pytest.raises(JobFailedError, match="1 of 3") as caught:
-        cluster_cli.run_there(str(file), "sweep", [spec], "new", Console(quiet=True), **asked)
+        run_there(There(str(file), **({"down": True} | options)), "sweep", [spec], as_json=True)
     assert caught.value.exit_code == 8
     return down
 
@@ -90,7 +95,7 @@ def test_a_failed_job_does_not_keep_the_cluster_up(
 
 
 def test_a_cluster_stays_up_unless_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert there(tmp_path, monkeypatch, take_down=False) == []
+    assert there(tmp_path, monkeypatch, down=False) == []
 
 
 @pytest.mark.parametrize(
@@ -99,22 +104,15 @@ def test_a_cluster_stays_up_unless_asked(tmp_path: Path, monkeypatch: pytest.Mon
 )
 def test_down_is_refused_where_it_cannot_be_done(where: str, detach: bool, said: str) -> None:
     with pytest.raises(typer.BadParameter, match=said):
-        cluster_cli.run_there(
-            where,
-            "sweep",
-            [load_spec(None, [])],
-            "new",
-            Console(quiet=True),
-            detach=detach,
-            take_down=True,
-            insecure=False,
-        )
+        run_there(There(where, detach, down=True), "sweep", [load_spec(None, [])], as_json=True)
 
 
-@pytest.mark.parametrize("command", ["sweep", "compare"])
+@pytest.mark.parametrize(
+    "command", [["sweep"], ["compare"], ["augment", "-o", "x"], ["train", "-o", "x"]]
+)
 @pytest.mark.parametrize("option", ["--detach", "--down", "--insecure-cluster"])
-def test_options_of_a_cluster_need_one(command: str, option: str) -> None:
-    found = RUN.invoke(app, [command, option])
+def test_options_of_a_cluster_need_one(command: list[str], option: str) -> None:
+    found = RUN.invoke(app, [*command, option])
     assert found.exit_code == 2
     assert f"{option} goes with --cluster" in found.output
 
@@ -131,5 +129,12 @@ def test_photos_have_to_be_where_the_nodes_see_them() -> None:
 
 
 def test_failed_trials_that_are_to_run_again_are_told_of_there(tmp_path: Path) -> None:
-    pack_request(tmp_path, "sweep", [load_spec(None, [])], "resume", retry_failed=True)
+    request = JobRequest(
+        job_id="j",
+        command="sweep",
+        specs=(load_spec(None, []),),
+        mode="resume",
+        retry_failed=True,
+    )
+    pack_request(tmp_path, request)
     assert json.loads((tmp_path / REQUEST).read_text())["retry_failed"] is True

@@ -236,3 +236,21 @@ def test_strengths_are_checked_like_any_setting() -> None:
     rows = (ComparedSpec(defense=MidSpec(), strengths=(-1.0,)),)
     with pytest.raises(ValueError, match="greater than or equal to 0"):
         compared_points(rows, 4, spec.dcd, spec.training)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("[{title: none}, {dcd: true}]", "row 'none' is the same trial as the control"),
+        ("[{title: nothing}, {dcd: true}]", "row 'nothing' is the same trial as the control"),
+        ("[{dcd: true}, {title: again, dcd: true}]", "'again' is the same trial as the row 'dcd'"),
+    ],
+)
+def test_two_names_for_one_trial_are_refused(rows: str, said: str) -> None:
+    """One record would overwrite the other: the table was never written."""
+    spec = load_spec(None, [f"sweep.rows={rows}"])
+    with pytest.raises(SpecError, match=said):
+        comparing(spec, 0)
+    sweep = spec.sweep
+    points = compared_points(sweep.rows, sweep.strengths, spec.dcd, spec.training)
+    assert [point.title for point in points] == ["none", "dcd"]

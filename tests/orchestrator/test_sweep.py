@@ -26,7 +26,8 @@ from orchestrator.spec import ExperimentSpec
 from orchestrator.spending import run_spent
 from orchestrator.store import records_of
 from orchestrator.summary import summarise
-from orchestrator.sweep import SweepOutcome, run_sweep
+from orchestrator.sweep import run_sweep
+from orchestrator.sweep_outcome import SweepOutcome
 from tasks.errors import BudgetReachedError, FailedTrialsError, StoreError, UnfinishedRunError
 
 QUIET = Console(quiet=True)

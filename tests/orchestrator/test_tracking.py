@@ -24,7 +24,7 @@ from orchestrator.mlflow_runs import COMPLETE_TAG
 from orchestrator.records import TrialRecord
 from orchestrator.report import write_report
 from orchestrator.spec import ExperimentSpec, TrackingSpec
-from orchestrator.tracking import MlflowTracker, make_tracker, ui_command
+from orchestrator.tracking import MlflowTracker, make_tracker, runs_page, ui_command
 from tests.orchestrator.fake_run import (
     fake_record,
     fake_records,
@@ -256,6 +256,8 @@ def test_a_server_that_is_down_stops_nothing_and_loses_nothing(
 class Recorder:
     """A tracker that notes what it is given, and can be told to hang or to break."""
 
+    page = ""
+
     def __init__(self, act: Callable[[], object] = lambda: None) -> None:
         self.act = act
         self.seen: list[tuple[int, bool]] = []
@@ -330,18 +332,21 @@ def test_closing_without_records_is_complete(tmp_path: Path) -> None:
 
 
 def test_the_command_shows_the_database_of_the_storage(tmp_path: Path) -> None:
-    command = ui_command(ExperimentSpec(storage=str(tmp_path)))
+    page = runs_page("1")
+    command = ui_command(ExperimentSpec(storage=str(tmp_path)), page)
     assert command.endswith(
-        f"mlflow ui --workers 1 --backend-store-uri sqlite:///{tmp_path}/mlflow.db"
+        f"mlflow ui --workers 1 --backend-store-uri sqlite:///{tmp_path}/mlflow.db  # then open "
+        "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
     )
-    spaced = ui_command(ExperimentSpec(storage=str(tmp_path / "my runs")))
-    assert spaced.endswith(f"'sqlite:///{tmp_path}/my runs/mlflow.db'")
+    spaced = ui_command(ExperimentSpec(storage=str(tmp_path / "my runs")), page)
+    assert f"'sqlite:///{tmp_path}/my runs/mlflow.db'  # then" in spaced
 
 
 def test_the_command_for_a_server_opens_its_page_without_the_password() -> None:
     tracking = TrackingSpec(uri="https://me:secret@mlflow.example:5000")
-    command = ui_command(ExperimentSpec(tracking=tracking))
-    assert command == "python -m webbrowser https://mlflow.example:5000"
+    command = ui_command(ExperimentSpec(tracking=tracking), runs_page(None))
+    address = "https://mlflow.example:5000/#/experiments?workflowType=machine_learning"
+    assert command == f"python -m webbrowser '{address}'"
 
 
 @contextmanager

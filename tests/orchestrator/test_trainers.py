@@ -18,7 +18,8 @@ from orchestrator.report import write_report
 from orchestrator.smoke import smoke
 from orchestrator.spec import ExperimentSpec
 from orchestrator.summary import summarise
-from orchestrator.sweep import SweepOutcome, run_sweep
+from orchestrator.sweep import run_sweep
+from orchestrator.sweep_outcome import SweepOutcome
 from orchestrator.trainers import (
     FILE,
     TrainedBy,

@@ -1,0 +1,1 @@
+"""Faults at random, seeded moments of real sweeps; `pytest -m chaos`."""
