@@ -37,6 +37,7 @@ from clusters.embedded import DRIVER_ENV
 from orchestrator.config import load_spec
 from orchestrator.fleet_model import Fleet, Model
 from orchestrator.placement import Capacity, place
+from orchestrator.publisher import start_publisher
 from orchestrator.records import TrialRecord
 from orchestrator.trial import TrialPlan, World
 from orchestrator.trial_queue import TrialQueue
@@ -52,7 +53,7 @@ class SleepingTrial(SweepTrial):
     def setup(self, config: dict[str, Any], shared: dict[str, Any]) -> None:
         """Take the lengths; no data, no judges."""
         self.lengths = shared["lengths"]
-        self.halt = shared["halt"]
+        self.halt, self.publisher = shared["halt"], shared["publisher"]
         self.config = config
 
     def run(self) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def run(count: int, lengths: list[float], hours: float | None = None) -> Measure
         placed = place(Capacity(count * SLOTS), workers=1, trials=len(lengths))
         started = time.time()
         tune_queue(
-            {"lengths": lengths},
+            {"lengths": lengths, "publisher": start_publisher()},
             queue,
             placed=placed,
             workers=1,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from orchestrator.retries import Broken, Lost, RetryBudget
 from orchestrator.store import RECORD
 from orchestrator.train_group import StateKeeper
 from orchestrator.trial import TrialPlan, fit_here, run_trial
+from orchestrator.trial_lease import BEATS, held, signs_of
 from orchestrator.trial_queue import TrialQueue
 from tasks.errors import ClusterError
 from tasks.workers import Workers, several_workers
@@ -71,7 +73,10 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         decides by the cause.
         """
         try:
-            with stoppable(self.halt):
+            with (
+                stoppable(self.halt),
+                held(self.publisher, self.config["trial_id"], self.config["lease"]),
+            ):
                 return self.run()
         except TrialStopped:
             return NO_SCORES
@@ -98,7 +103,8 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
                 self.config["trial_id"],
                 self.attack if self.spread or self.lends else None,
             )
-            publish(self.publisher, Path(self.config["out"]), pack(folder), RECORD)
+            lease = self.config["trial_id"], self.config["lease"]
+            publish(self.publisher, Path(self.config["out"]), pack(folder), RECORD, lease)
         if several_workers(self.workers):
             keeper.forget()
         return told(record)
@@ -149,6 +155,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
         queue: the trials.
         retries: how often one may be run again.
         slots: returns how many may run now.
+        publisher: has the leases of the trials.
         begun: called with the index and id of each trial that is handed out.
         finished: called for each record.
         lost: called for each trial that gave no record.
@@ -163,6 +170,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
         queue: TrialQueue,
         retries: RetryBudget,
         slots: Callable[[], int],
+        publisher: Any,
         begun: Callable[[int, str], None],
         finished: Callable[[TrialRecord], None],
         lost: Callable[[Lost], None],
@@ -171,6 +179,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
         self.queue = queue
         self.retries = retries
         self.slots = slots
+        self.publisher = publisher
         self.begun = begun
         self.finished = finished
         self.lost = lost
@@ -178,6 +187,8 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
         self.given_up: list[Lost] = []
         self.ending: Exception | None = None
         self._pause_until = 0.0
+        self._unreached: list[tuple[float, str, Broken]] = []
+        self._looked = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher; what is in here lives in this process and in the run store."""
@@ -185,6 +196,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next trial's configuration, None to wait."""
+        self._settle()
         running = self.queue.schedule.running
         if self.ending is not None:
             # Once it said that there is no more, Tune never asks again.
@@ -199,7 +211,8 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
         plan, identity, out = taken
         self.given[trial_id] = plan.index, identity
         self.begun(plan.index, identity)
-        return {"plan": plan, "trial_id": identity, "out": str(out)}
+        lease = f"{identity}-{len(self.given)}"
+        return {"plan": plan, "trial_id": identity, "out": str(out), "lease": lease}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -223,11 +236,43 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
             nothing = Broken(failure="trial", kind="", sentence="it ended without a record")
             self.broke(trial_id, nothing)
 
+    def unreached(self, trial_id: str, broken: Broken) -> None:
+        """Take a trial whose call Ray gave up; what is to become of it is seen later."""
+        self._unreached.append((self.queue.clock(), trial_id, broken))
+        self._looked = 0.0
+        self._settle()
+
+    def _settle(self) -> None:
+        """Look what became of trials that were not reached any more, once a second."""
+        now = self.queue.clock()
+        if not self._unreached or now - self._looked < 1.0:
+            return
+        self._looked = now
+        waiting, self._unreached = self._unreached, []
+        try:
+            for since, trial_id, broken in waiting:
+                _, identity = self.given[trial_id]
+                record = self.queue.published(identity)
+                if record is not None:  # its last act, and only the answer was lost
+                    self.on_trial_complete(trial_id, {"record": record.model_dump_json()})
+                    continue
+                signs = signs_of(self.publisher, identity, died=broken.died, waited_s=now - since)
+                if signs.gone:
+                    self.broke(trial_id, broken)
+                else:
+                    self._unreached.append((since, trial_id, broken))
+        except Exception as cause:  # the publisher is gone, and with it the way to any record
+            self.ending = self.ending or cause
+            for _, trial_id, _ in waiting:
+                with suppress(KeyError):
+                    self.queue.lose(self.given[trial_id][1])
+
     def broke(self, trial_id: str, broken: Broken) -> None:
         """Take a trial that gave no record."""
         index, identity = self.given[trial_id]
         verdict = self.retries.lost(identity, broken.failure)
         try:
+            ray.get(self.publisher.revoke.options(concurrency_group=BEATS).remote(identity))
             self.queue.lose(identity, again=verdict == "again")
             lost = Lost(identity, index, broken, verdict)
             if verdict == "again":
@@ -277,7 +322,7 @@ class Watch(tune.Callback):  # type: ignore[misc]
         except Exception:
             error = None  # it was raised by what is not installed here
         text = (trial.get_error() or "its process died").strip().splitlines()[-1]
-        self.searcher.broke(trial.trial_id, Broken.of(error or ClusterError(text)))
+        self.searcher.unreached(trial.trial_id, Broken.of(error or ClusterError(text)))
 
 
 def tune_queue(
@@ -316,7 +361,9 @@ def tune_queue(
             often than the whole sweep allows. All other trials have their record.
     """
     retries = retries or RetryBudget(queue.total)
-    searcher = QueueSearcher(queue, retries, slots or (lambda: placed.slots), begun, finished, lost)
+    searcher = QueueSearcher(
+        queue, retries, slots or (lambda: placed.slots), shared["publisher"], begun, finished, lost
+    )
     halt = start_halt() if queue.schedule.budget.limited else None
     own = {"workers": workers, "task": options(placed.task), "halt": halt}
     own |= {"spread": placed.spread, "lends": placed.lends}
