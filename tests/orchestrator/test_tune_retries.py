@@ -70,6 +70,13 @@ class BreakingTrial(SweepTrial):
         return told(record)
 
 
+def small_world() -> World:
+    """Return the smallest data: no trial looks at it."""
+    rows = row_table(4, 2)
+    images = np.zeros((rows.num_rows, 8, 8, 3), dtype=np.uint8)
+    return World(rows, images, (target(0),), ("p",), 4, 0, "digest")
+
+
 class Swept:
     """A sweep of six trials on the session's Ray.
 
@@ -84,9 +91,7 @@ class Swept:
 
         self.run, self.lost, self.raised = run, list[Lost](), None
         run.mkdir()
-        rows = row_table(4, 2)
-        images = np.zeros((rows.num_rows, 8, 8, 3), dtype=np.uint8)
-        world = World(rows, images, (target(0),), ("p",), 4, 0, "digest")
+        world = small_world()
         spec = ExperimentSpec()
         sweep = spec.sweep.model_copy(update={"trials": 5, "lookahead": 5})
         spec = spec.model_copy(update={"sweep": sweep})
