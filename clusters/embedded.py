@@ -6,12 +6,13 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from clusters.held_folders import held_folder
+from clusters.token import own_token
 from tasks.errors import ClusterError
 
 WORKER_ENV = {
@@ -35,6 +36,18 @@ DRIVER_ENV = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 
+
+LOCAL_ENV = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
+"""Processes that train together on this machine alone talk over the loopback address."""
+
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Ray's switch, whatever the system: without clusters it listens on the loopback address alone."""
+
+NOT_FOR_WORKERS = (
+    *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
+    "PGPASSWORD",
+)
+"""Secrets that the driver alone uses; a process of Ray inherits the driver's environment."""
 
 IN_A_JOB = "DCDCTL_IN_A_JOB"
 """Environment variable of a process that a cluster runs as a job: it uses that cluster."""
@@ -85,23 +98,24 @@ def embedded_ray(cpus: int | None = None) -> Iterator[None]:
         return
     # Socket paths are limited to about 100 characters: keep the folder's name short.
     with held_folder("", "/tmp" if os.path.isdir("/tmp") else None) as scratch:
+        _keep_token_private()
         try:
             try:
-                ray.init(
-                    address="local",
-                    num_cpus=cpus,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                    _temp_dir=str(scratch),
-                    runtime_env={"env_vars": WORKER_ENV},
-                )
+                with _loopback():
+                    ray.init(
+                        address="local",
+                        num_cpus=cpus,
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level="ERROR",
+                        _temp_dir=str(scratch),
+                        runtime_env={"env_vars": WORKER_ENV | LOCAL_ENV | _blank(NOT_FOR_WORKERS)},
+                    )
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise ClusterError(
                     f"Ray did not start ({reason}); run `dcdctl doctor` to see what is missing"
                 ) from error
-            _keep_token_private()
             # A trial that failed is told of in one sentence of ours, not in Tune's traceback.
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
             from ray.data import DataContext
@@ -112,6 +126,30 @@ def embedded_ray(cpus: int | None = None) -> Iterator[None]:
         finally:
             with _no_collection():
                 ray.shutdown()
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Have Ray start as it does where it knows of no clusters: nothing of it is reached from afar.
+
+    Its processes inherit the switch; in this one it is put back, since a cluster may come next.
+    """
+    from ray._private import ray_constants
+
+    before, known = os.environ.get(CLUSTERS), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[CLUSTERS], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = known
+        if before is None:
+            del os.environ[CLUSTERS]
+        else:
+            os.environ[CLUSTERS] = before
+
+
+def _blank(names: Sequence[str]) -> dict[str, str]:
+    return {name: "" for name in names if name in os.environ}
 
 
 @contextmanager
@@ -148,7 +186,6 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 
 def _keep_token_private() -> None:
-    """Ray writes its token readable for everybody."""
-    token = Path.home() / ".ray" / "auth_token"
-    if token.is_file():
-        token.chmod(0o600)
+    """Make the token before Ray does: Ray's own is readable for everybody."""
+    with suppress(OSError):  # a home folder that cannot be written is Ray's matter
+        own_token()

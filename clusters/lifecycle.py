@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import re
-import secrets
 import shlex
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import requests
 
 from clusters.cluster_file import DEFAULT_TOKEN, Existing, RayFile, read_cluster
 from clusters.handle import ClusterHandle
+from clusters.token import own_token
 from tasks.errors import ClusterError
 
 DASHBOARD_PORT = 8265
@@ -190,18 +190,6 @@ def _until_nodes(handle: ClusterHandle, wanted: int, say: Say) -> None:
             told = there
             say(f"waiting for nodes: {there} of {wanted}, at most {NODES_S:.0f} s")
         time.sleep(1)
-
-
-def own_token() -> Path:
-    """Return the file of this person's token, made if need be, readable by them alone."""
-    path = DEFAULT_TOKEN.expanduser()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_hex(32))
-    path.chmod(0o600)
-    return path
 
 
 def bring_up(cluster: RayFile, *, deadline_s: float, say: Say = _quiet) -> None:

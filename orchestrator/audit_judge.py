@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from attacks.attack import to_bounds
 from orchestrator.audit_records import JudgeSummary
+from orchestrator.provenance import note_people
 from orchestrator.records import Rate
 from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import Progress, evaluation_plan, images_of
@@ -224,6 +225,7 @@ def train_judge(
     folder = store.artifact("evaluator", fingerprint(["audit", training, world.digest, world.seed]))
 
     def make(out: Path) -> dict[str, object]:
+        note_people(out, store, world.rows)
         checkpoint = fit_here(
             world.images,
             evaluation_plan(world),

@@ -12,9 +12,11 @@ from typing import Annotated
 import typer
 
 from orchestrator.audit_cli import audit
+from orchestrator.clean_cli import clean
 from orchestrator.cluster_cli import register as register_cluster
 from orchestrator.data_cli import augment, plan, protect
 from orchestrator.failure import Command
+from orchestrator.forget_cli import forget
 from orchestrator.jobs_cli import register as register_jobs
 from orchestrator.model_cli import attack, landscape, train
 from orchestrator.prior_cli import register as register_prior
@@ -72,4 +74,5 @@ register_views(app)
 register_jobs(app)
 register_cluster(app)
 register_prior(app)
+_add("Tidy up", forget, clean)
 _add("Set up", init, validate, schema, doctor)

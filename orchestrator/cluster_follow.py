@@ -12,6 +12,7 @@ from clusters.jobs import Jobs
 from orchestrator.job_mirror import JobMirror, events_of
 from orchestrator.job_request import RESULT, SentJob, way_back
 from orchestrator.progress import Display
+from orchestrator.spec import ExperimentSpec
 from tasks.errors import (
     BudgetReachedError,
     ClusterError,
@@ -34,7 +35,22 @@ class JobFailedError(DcdctlError):
         self.exit_code = exit_code  # type: ignore[misc]  # of the class elsewhere, of a job here
 
 
-def follow(handle: ClusterHandle, job: SentJob, root: Path, display: Display) -> JobMirror:
+def told_job(handle: ClusterHandle, job_id: str, where: str) -> SentJob:
+    """Return a job that another machine sent, by what it tells: its experiments are not in it.
+
+    Raises:
+        ClusterError: the cluster knows no such job, or it is none of dcdctl's.
+    """
+    for event in events_of(Jobs(handle).follow(job_id)):
+        if event["event"] == "job":
+            specs = (ExperimentSpec(),)
+            return SentJob(job_id=job_id, command=event["command"], specs=specs, where=where)
+    raise ClusterError(f"the job {job_id} on {handle.name} told nothing: it is none of dcdctl's")
+
+
+def follow(
+    handle: ClusterHandle, job: SentJob, root: Path, display: Display, *, ours: bool = True
+) -> JobMirror:
     """Show a job's progress from its start, and keep what it sends as it comes.
 
     Args:
@@ -42,11 +58,13 @@ def follow(handle: ClusterHandle, job: SentJob, root: Path, display: Display) ->
         job: the job.
         root: storage of this machine.
         display: where progress goes.
+        ours: its experiments are those that were sent from here; else its own word is taken.
 
     Raises:
         ClusterError: the cluster stayed out of reach, or the job ended without a word.
     """
-    jobs, mirror = Jobs(handle), JobMirror(root, job.job_id, handle.name, job)
+    jobs = Jobs(handle)
+    mirror = JobMirror(root, job.job_id, handle.name, job if ours else None)
     for event in events_of(jobs.follow(job.job_id)):
         mirror.take(event)
         match event:
@@ -144,13 +162,13 @@ def fetch_result(handle: ClusterHandle, job: SentJob, found: JobMirror) -> None:
     from clusters.cluster_file import RayFile, read_cluster
     from clusters.fetch import fetch_folder
     from orchestrator.cluster_run import THERE
-    from orchestrator.job_steps import outputs
+    from orchestrator.job_steps import result_folder
     from orchestrator.store import Store
 
     way = way_back(job.specs[0])
     if way == "storage":
         store = Store(job.specs[0].storage)
-        folder = outputs(store.root, job.job_id)
+        folder = result_folder(store.root, job.job_id)
         assert store.remote is not None
         store.remote.pull(folder)
         shutil.copytree(folder / RESULT, job.out, dirs_exist_ok=True)
@@ -158,8 +176,11 @@ def fetch_result(handle: ClusterHandle, job: SentJob, found: JobMirror) -> None:
         cluster = read_cluster(job.where)
         if not isinstance(cluster, RayFile):
             return
-        place = PurePosixPath(outputs(Path(THERE), job.job_id)) / RESULT
+        place = PurePosixPath(result_folder(Path(THERE), job.job_id)) / RESULT
         fetch_folder(cluster, handle.head, place, Path(job.out))
+    from orchestrator.forget import note_output
+
+    note_output(Store(str(found.root)), job.specs[0].data.kind, job.command, Path(job.out))
     found.fetched = True
 
 

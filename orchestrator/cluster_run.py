@@ -106,10 +106,15 @@ def sent_job(root: Path, job_id: str) -> SentJob:
         StoreError: the storage knows no such job.
     """
     path = root / "jobs" / f"{job_id}.json"
-    if not path.is_file():
+    if not knows_job(root, job_id):
         known = sorted(p.stem for p in path.parent.glob("*.json"))
         raise StoreError(
             f"the storage {root} knows no job {job_id!r}; it has {', '.join(known) or 'none'}; "
             "of a job that another machine sent, name its cluster with --cluster"
         )
     return SentJob.model_validate_json(path.read_bytes())
+
+
+def knows_job(root: Path, job_id: str) -> bool:
+    """Say whether a job was submitted from a storage."""
+    return (root / "jobs" / f"{job_id}.json").is_file()

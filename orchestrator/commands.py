@@ -1,4 +1,4 @@
-"""What single commands do: augment, train, attack, audit, prior. The CLI only prints."""
+"""What single commands do: augment, train, attack, audit. The CLI only prints."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ from orchestrator.stages import (
     choose,
     prepare_prior,
     prepare_world,
-    prior_origin,
     private_and_lent,
-    select,
 )
 from orchestrator.store import Store
 from tasks.errors import DataError
@@ -91,6 +89,7 @@ def augment(
     """
     from augment.encode import Codec
     from augment.plan import count_roles, inflation, make_plan
+    from orchestrator.forget import note_output
     from orchestrator.image_files import ImageFiles
     from orchestrator.materialise import materialise, write_recipes
     from orchestrator.planning import rows_in_order
@@ -102,6 +101,7 @@ def augment(
     store = Store(spec.storage)
     shards = 0
     with store.locked(), ExitStack() as stack:
+        note_output(store, spec.data.kind, "augment", out)
         if not recipes_only:
             stack.enter_context(embedded_ray(spec.compute.cpus))
         stack.enter_context(display.live())
@@ -166,6 +166,7 @@ def train(
 
     from augment.plan import make_plan
     from orchestrator.distributed import fit_distributed
+    from orchestrator.forget import note_output
     from orchestrator.placement import check_capacity
     from orchestrator.publisher import start_publisher
     from orchestrator.serving import fit_served
@@ -177,6 +178,7 @@ def train(
     store = Store(spec.storage)
     with store.locked(), embedded_ray(spec.compute.cpus), display.live():
         check_capacity(spec.training.workers)
+        note_output(store, spec.data.kind, "train", out)
         selection = choose(spec, store, display.stage)
         world = prepare_world(spec, store, selection, display.stage)
         targets = world.targets if defense == "dcd" else ()
@@ -266,11 +268,13 @@ def attack(
         DataError: the classifier does not fit the experiment's data.
     """
     from orchestrator.attacking import Reconstructed, attack_all
+    from orchestrator.forgotten import require_whole
     from orchestrator.judges import judges_of, load_panel, train_judges
     from orchestrator.judging import judge_all
     from orchestrator.trial import accuracy_of
     from tasks.checkpoint import load_checkpoint
 
+    require_whole(checkpoint.absolute())
     display = Display(console)
     store = Store(spec.storage)
     trained = load_checkpoint(checkpoint)
@@ -345,99 +349,3 @@ def audit(
         stack.enter_context(display.live())
         _settle_threads(asked.pixels(spec.data.image_size))
         return run_audit(spec, asked, listed, store, display.stage, display.line)
-
-
-class PriorOutcome(Spec):
-    """A trained generator."""
-
-    path: str
-    kind: str = "decoder"
-    public_images: int
-    seconds: float
-
-    def render(self, console: Console) -> None:
-        """Print it for people."""
-        console.print(
-            f"{self.path}: {self.kind} trained on {self.public_images:,} public images in "
-            f"{self.seconds:.0f} s; use it with --set prior.source={self.path}",
-            highlight=False,
-        )
-
-
-def train_prior(spec: ExperimentSpec, out: Path, console: Console) -> PriorOutcome:
-    """Train the attacker's generator on the public data and write it to a file."""
-    import time
-
-    from attacks.prior_files import save_prior
-    from orchestrator.stages import images_of, prior_key, train_any_prior
-
-    display = Display(console)
-    store = Store(spec.storage)
-    with store.locked(), embedded_ray(spec.compute.cpus), display.live():
-        selection = select(spec)
-        rows, images, digest = images_of(
-            spec, store, selection.split("public"), "public", display.stage
-        )
-        started = time.monotonic()
-        prior = train_any_prior(
-            spec,
-            store,
-            images,
-            prior_key(spec, digest),
-            on_step=lambda step, steps, loss: display.stage(
-                "prior", step, steps, f"{step} of {steps}, loss {loss:.4f}"
-            ),
-        )
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save_prior(prior, out, prior_origin(spec, rows))
-    return PriorOutcome(
-        path=str(out),
-        kind=spec.prior.kind,
-        public_images=rows.num_rows,
-        seconds=round(time.monotonic() - started, 1),
-    )
-
-
-class ConvertOutcome(Spec):
-    """A generator out of somebody else's file."""
-
-    path: str
-    layout: str = Field(description="The program whose file it was.")
-    image_size: int
-    latent_size: int = Field(description="Of w.")
-    parameters: int
-
-    def render(self, console: Console) -> None:
-        """Print it for people."""
-        console.print(
-            f"{self.path}: StyleGAN2 of {self.image_size} pixels, w of {self.latent_size}, "
-            f"{self.parameters:,} parameters, from a file of {self.layout}\n"
-            f"use it with --set prior.source={self.path}; its licence is its author's",
-            highlight=False,
-        )
-
-
-def convert_prior(source: Path, out: Path) -> ConvertOutcome:
-    """Turn a StyleGAN2 weight file into a prior; nothing in it is run.
-
-    Raises:
-        UnsafePickleError: unpickling it could run code.
-        DataError: it is damaged, or no StyleGAN2 that can be a prior here.
-    """
-    import hashlib
-
-    from attacks.prior_convert import convert
-    from attacks.prior_files import save_prior
-
-    found = convert(source)
-    with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_prior(found.prior, out, {"converted_from": found.layout, "sha256": digest})
-    return ConvertOutcome(
-        path=str(out),
-        layout=found.layout,
-        image_size=found.prior.image_size,
-        latent_size=found.prior.w_size,
-        parameters=sum(p.numel() for p in found.prior.parameters()),
-    )

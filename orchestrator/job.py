@@ -27,6 +27,7 @@ def main() -> None:
     from orchestrator.failure import INTERRUPTED, describe
     from orchestrator.job_request import JobRequest
     from orchestrator.job_steps import run_step
+    from orchestrator.nameless import nameless_job
     from orchestrator.shipping import REQUEST
 
     os.environ |= {TO_STDOUT: "1", IN_A_JOB: "1"}
@@ -44,7 +45,7 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except Exception as error:
         sentence, code = describe(error)
-        log.write("failed", text=sentence, code=code)
+        log.write("failed", text=nameless_job(sentence, error, asked.specs), code=code)
         sys.exit(code)
     log.write("done")
 

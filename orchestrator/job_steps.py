@@ -16,9 +16,9 @@ MOST = 256 << 20
 """Bytes of a result that come back through a job's output."""
 
 
-def outputs(root: Path, job_id: str) -> Path:
-    """Return where in a storage the output of a job is."""
-    return root / "outputs" / job_id
+def result_folder(root: Path, job_id: str) -> Path:
+    """Return where in a storage lies what a job made."""
+    return root / "results" / job_id
 
 
 def run_step(asked: JobRequest, log: EventLog) -> None:
@@ -32,7 +32,7 @@ def run_step(asked: JobRequest, log: EventLog) -> None:
 
     (spec,) = asked.specs
     root = Store(spec.storage).root
-    folder = outputs(root, asked.job_id)
+    folder = result_folder(root, asked.job_id)
     folder.mkdir(parents=True, exist_ok=True)
     with warnings_to(lambda text: log.write("warning", text=text)):
         outcome = _outcome(asked, folder / RESULT)

@@ -127,12 +127,12 @@ def _check_out(job: SentJob, root: Path) -> str | None:
     return None
 
 
-def _follow(handle: Any, job: SentJob, root: Path, display: Display) -> Any:
+def _follow(handle: Any, job: SentJob, root: Path, display: Display, *, ours: bool = True) -> Any:
     from orchestrator.cluster_follow import fetch_result, follow
 
     try:
         with display.live():
-            found = follow(handle, job, root, display)
+            found = follow(handle, job, root, display, ours=ours)
             fetch_result(handle, job, found)
             return found
     except KeyboardInterrupt:
@@ -155,23 +155,31 @@ def _come_back(job: SentJob, root: Path) -> str:
 
 
 def attach(
-    job: Job, storage: Storage = ".dcdctl", insecure: Insecure = False, as_json: Json = False
+    job: Job,
+    storage: Storage = ".dcdctl",
+    cluster: Asked = None,
+    insecure: Insecure = False,
+    as_json: Json = False,
 ) -> None:
     """Follow a job on a cluster from its start, and keep its results at its end.
 
     Example:
         dcdctl attach dcdctl-1125-183001-a1b2
+        dcdctl attach dcdctl-1125-183001-a1b2 --cluster aws.yaml
     """
     from clusters.lifecycle import joined
-    from orchestrator.cluster_run import sent_job
+    from orchestrator.cluster_follow import told_job
+    from orchestrator.cluster_run import knows_job, sent_job
     from orchestrator.progress import Display
     from orchestrator.store import Store
 
     root = Store(storage).root
-    sent = sent_job(root, job)
-    with joined(sent.where, insecure=insecure) as handle:
-        found = _follow(handle, sent, root, Display(console_for(as_json)))
-    show(_finish(sent, found), as_json)
+    sent = sent_job(root, job) if cluster is None or knows_job(root, job) else None
+    with joined(cluster or (sent.where if sent else ""), insecure=insecure) as handle:
+        asked = sent or told_job(handle, job, cluster or "")
+        display = Display(console_for(as_json))
+        found = _follow(handle, asked, root, display, ours=sent is not None)
+    show(_finish(asked, found), as_json)
 
 
 def cancel(

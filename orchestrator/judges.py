@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.bundle import Bundle, pack, scratch, unpacked
+from orchestrator.provenance import note_people
 from orchestrator.publisher import publish
 from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import Progress, evaluation_plan
@@ -39,7 +40,10 @@ class Judge:
 
 def judges_of(spec: ExperimentSpec, world: World, store: Store) -> list[Judge]:
     """Return the judges that the experiment asks for, the first one first."""
-    return judges_for(spec, world.digest, store)
+    judges = judges_for(spec, world.digest, store)
+    for judge in judges:
+        note_people(judge.folder, store, world.rows)
+    return judges
 
 
 def judges_for(spec: ExperimentSpec, digest: str, store: Store) -> list[Judge]:

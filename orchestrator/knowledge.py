@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from orchestrator.provenance import note_people
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store, stage
 from tasks.draws import Draws
@@ -68,6 +69,7 @@ def prepare_knowledge(
     folder = store.artifact("reader", key)
 
     def make(out: Path) -> dict[str, object]:
+        note_people(out, store, rows)
         place = {name: i for i, name in enumerate(people)}
         of = [place[name] for name in rows["identity"].to_pylist()]
         draws = Draws(spec.seed, ("reader",))

@@ -104,10 +104,12 @@ def landscape(
         StoreError: the folder holds no run, no control, or not that trial.
     """
     from clusters.embedded import embedded_ray
+    from orchestrator.forgotten import require_whole
     from orchestrator.judges import judges_of, load_panel, train_judges
     from orchestrator.landscape_plot import landscape_figure
     from orchestrator.stages import choose, prepare_prior, prepare_world
 
+    require_whole(run)
     found = load_run(run)
     control = _trial_of(run, found.records, 0)
     defended = _trial_of(run, found.records, _focus(run) if trial is None else trial)

@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow.entities import Metric, Param, RunTag
+from orchestrator.mlflow_quiet import quiet_mlflow
+
+quiet_mlflow()
+from mlflow.entities import Metric, Param, RunTag  # noqa: E402
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -84,9 +84,11 @@ def attack(
     there = There(cluster, detach, down, insecure)
     spec = load(config, assignments, storage, seed)
     if cluster is not None:
+        from orchestrator.forgotten import require_whole
         from orchestrator.job_request import StepOptions
         from tasks.checkpoint import load_checkpoint
 
+        require_whole(checkpoint.absolute())
         load_checkpoint(checkpoint)  # what is damaged is not worth a way to a cluster
         step = StepOptions(screen=screen)
         run_there(there, "attack", [spec], as_json, checkpoint=checkpoint, step=step)

@@ -46,7 +46,7 @@ def prior_train(
         dcdctl prior train experiment.yaml --out prior.safetensors
         dcdctl prior train --set prior.kind=gan --set prior.gan.workers=2 --out gan.safetensors
     """
-    from orchestrator.commands import train_prior
+    from orchestrator.prior_commands import train_prior
 
     spec = load(config, assignments, storage, seed)
     show(train_prior(spec, out, console_for(as_json)), as_json)
@@ -67,6 +67,6 @@ def prior_convert(
     Example:
         dcdctl prior convert ffhq.pkl ffhq.safetensors
     """
-    from orchestrator.commands import convert_prior
+    from orchestrator.prior_commands import convert_prior
 
     show(convert_prior(source, out), as_json)

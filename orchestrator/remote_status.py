@@ -215,7 +215,7 @@ def watched(
     where = cluster or _sent(root, name or "").where
     with (
         joined(where, insecure=insecure) as handle,
-        tempfile.TemporaryDirectory(prefix="dcd-job-") as folder,
+        tempfile.TemporaryDirectory(prefix="dcdctl-job-") as folder,
     ):
         jobs = Jobs(handle)
         yield WatchedJob(jobs, name or _newest(jobs), Path(folder))

@@ -11,6 +11,7 @@ from pydantic import Field
 from orchestrator.adaptive import sentence
 from orchestrator.data_table import DataTable
 from orchestrator.finished_run import Run
+from orchestrator.forgotten import read_forgotten
 from orchestrator.pareto import hypervolume_growth, point_of
 from orchestrator.records import TrialRecord
 from orchestrator.risk import people_table
@@ -40,6 +41,7 @@ class ReportData(RunSummary):
     costs: tuple[StageCost, ...]
     hour_price: float | None
     budget: str | None = Field(description="That a budget ended the search, and where it stood.")
+    forgotten: str | None = Field(None, description="What was removed of the runs, and why.")
     people: DataTable = Field(description="A row for each protected person, worst first.")
     adaptive: str | None = Field(description="What an attacker who knows of DCD reaches.")
     versions: dict[str, str]
@@ -68,6 +70,12 @@ def report_data(
         costs=tuple(_costs(records, hour_price)),
         hour_price=hour_price,
         budget=" ".join(f"{note.sentence}." for note in map(read_note, run.folders) if note)
+        or None,
+        forgotten=" ".join(
+            f"{folder.name}: {lost.sentence}."
+            for folder in run.folders
+            if (lost := read_forgotten(folder)) is not None
+        )
         or None,
         people=people_table(control, focus, run.adaptive),
         adaptive=sentence(run.adaptive, run.records),

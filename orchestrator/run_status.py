@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from orchestrator.find_run import Driver, age_in_words, driver_of, last_written
+from orchestrator.forgotten import read_forgotten
 from orchestrator.open_run import shown_path
 from orchestrator.pareto import find_control, recommend
 from orchestrator.record_cache import RecordCache
@@ -93,6 +94,7 @@ class RunStatus(Spec):
     state: State
     says: str = Field(description="The state in a sentence.")
     budget: str | None = Field(description="That the budget ended the search, where it did.")
+    forgotten: str | None = Field(None, description="What was removed of it, and why.")
     driver: str | None = Field(description="Process and machine; null where nobody writes.")
     last_written: float = Field(description="Seconds since the epoch.")
     trials: TrialCounts
@@ -180,6 +182,7 @@ class StatusReader:
             name=spec.name,
             fingerprint=self.run.name,
             state=state,
+            forgotten=None if (lost := read_forgotten(self.run)) is None else lost.sentence,
             says=says,
             budget=note.sentence if (note := read_note(self.run)) and state != "running" else None,
             driver=driver.who if driver and state == "running" else None,
@@ -287,6 +290,8 @@ def _sentence(run: Path, state: State, driver: Driver | None, silent_for: float)
     if state == "finished":
         return f"finished {ago}"
     again = f"go on with: dcdctl sweep {shown_path(run)} --resume"
+    if read_forgotten(run) is not None:
+        again = "it cannot go on, since parts of it are gone"
     if state == "silent" and driver is not None and driver.who.startswith("job "):
         job = driver.who.split()[1]
         return f"silent: {driver.who} was heard last {ago}; ask it with: dcdctl status {job}"

@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from clusters.embedded import embedded_ray
+from orchestrator.provenance import note_people
+from orchestrator.receipt import refuse_forgotten
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store, stage, write_atomic
 from orchestrator.trial import NeverLent, World
@@ -92,10 +94,13 @@ def _kept_listing(
     wanted = data.model_dump(mode="json", include={"layout", "root", "crop", "public_from"})
     named = [data.private, data.surrogates, data.public] if data.layout == "imagefolder" else []
     key = fingerprint([name, wanted, named, open_place(root).stamp()])
-    folder = Store(spec.storage).artifact("listing", key)
+    store = Store(spec.storage)
+    folder = store.artifact("listing", key)
 
     def make(out: Path) -> dict[str, object]:
         table = make_listing()
+        # Before anything of them is written: what was removed must not come back unnoticed.
+        refuse_forgotten(store.receipts(), store.key, table["identity"].unique().to_pylist())
         write_atomic(out / "listing.parquet", _parquet(table))
         return {"rows": table.num_rows}
 
@@ -206,6 +211,7 @@ def choose(spec: ExperimentSpec, store: Store, progress: Progress) -> Selection:
     def make(out: Path) -> dict[str, object]:
         with embedded_ray(spec.compute.cpus):
             table, images, _ = images_of(spec, store, rows, "sampled", progress)
+        note_people(out, store, table)
         public = table["split"].to_numpy(zero_copy_only=False) == "public"
         names = table["identity"].to_numpy(zero_copy_only=False)
         views = (images[public], images[~public], names[~public].tolist())
@@ -253,6 +259,7 @@ def images_of(
     folder = store.artifact("images", f"{name}-{key}")
 
     def make(out: Path) -> dict[str, object]:
+        refuse_forgotten(store.receipts(), store.key, rows["identity"].unique().to_pylist())
         result = ingest(
             rows,
             spec.data,
@@ -422,6 +429,7 @@ def _find_prior(
         prior = train_any_prior(
             spec, store, images, key, lambda step, steps, loss: progress("prior", step, steps)
         )
+        note_people(out, store, rows)
         save_prior(prior, out / "prior.safetensors", prior_origin(spec, rows))
         return {"public_images": len(rows)}
 

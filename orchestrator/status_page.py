@@ -69,6 +69,7 @@ def _sections(status: RunStatus) -> Iterator[tuple[str, list[str]]]:
     yield "running", rows
     yield "best so far", _best(status)
     yield "spent", _spent(status.spend)
+    yield "gone", [status.forgotten] if status.forgotten else []
     yield "budget", [status.budget] if status.budget else []
     if status.state == "running":
         yield "left", [_left(status.time_left, status)]

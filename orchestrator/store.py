@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 KEY_BYTES = 32
 """Of the key under which people get their pseudonyms."""
 
+_USED: dict[Path, set[str]] = {}
+"""By storage: a data set is listed through a store of its own, and a run needs the listing too."""
+
 RECORD, MANIFEST = "record.json", "manifest.json"
 """Of a trial and of any other stage: written last, so that its presence says that all is there."""
 
@@ -71,17 +74,27 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
 
     @property
+    def used(self) -> set[str]:
+        """The artefacts, as `stage/key`, that this process has asked for in this storage."""
+        return _USED.setdefault(self.root, set())
+
+    @property
     def place(self) -> str:
         """Where the results are, for people."""
         return str(self.root) if self.remote is None else self.remote.uri
 
     def artifact(self, stage: str, key: str) -> Path:
         """Return the folder of a shared artefact; what an object store has of it is fetched."""
+        self.used.add(f"{stage}/{key}")
         return self._here(self.root / "artifacts" / stage / key)
 
     def run(self, fingerprint: str) -> Path:
         """Return the folder of a run; what an object store has of it is fetched."""
         return self._here(self.root / "runs" / fingerprint)
+
+    def receipts(self) -> Path:
+        """Return the folder of what was forgotten; what an object store has of it is fetched."""
+        return self._here(self.root / "receipts")
 
     def _here(self, folder: Path) -> Path:
         if self.remote is not None:
@@ -151,10 +164,11 @@ class Store:
             identity: the name in the data set.
             public_key: for people who do not exist; otherwise the storage's secret key is used.
         """
-        key = public_key.encode() if public_key is not None else self._secret()
+        key = public_key.encode() if public_key is not None else self.key()
         return "id-" + hmac.new(key, identity.encode(), hashlib.sha256).hexdigest()[:8]
 
-    def _secret(self) -> bytes:
+    def key(self) -> bytes:
+        """Return the secret under which people get their pseudonyms; it is made when missing."""
         path = self.root / "pseudonyms.key"
         if not path.exists():
             kept = None if self.remote is None else self.remote.read(path)

@@ -24,6 +24,7 @@ from orchestrator.budget import HOUR
 from orchestrator.disk_space import require_margin, require_space
 from orchestrator.events import EventLog, warnings_to
 from orchestrator.find_run import JOB_NOTE
+from orchestrator.forgotten import require_whole
 from orchestrator.judges import (
     Judge,
     accuracy_counts,
@@ -46,6 +47,7 @@ from orchestrator.placement import (
     place,
 )
 from orchestrator.progress import Display, TrialProgress
+from orchestrator.provenance import note_needs, note_people
 from orchestrator.publisher import start_publisher
 from orchestrator.records import Rate, TrialRecord
 from orchestrator.retries import RetryBudget
@@ -163,6 +165,8 @@ def run_fingerprint(spec: ExperimentSpec, selection: Selection) -> str:
 
 
 def _enter(store: Store, run: Path, mode: Mode, total: int) -> None:
+    if mode != "fresh":
+        require_whole(run)
     if mode == "fresh" and run.exists():
         store.set_aside(run)  # unread: a torn record is no reason to keep it
     elif mode == "new" and (run / "spec.json").exists() and (done := len(records_of(run))) < total:
@@ -219,9 +223,11 @@ def _run_trials(
         prior, prior_key = prepare_prior(spec, store, selection, display.stage)
     require_margin(store.root)
     judged_by = fingerprint([protocol_key(spec, world), prior_key])
+    note_people(run, store, world.rows)
     _write_examples(run, world)
 
     judges = judges_of(spec, world, store)
+    note_needs(run, store)
     new_judges = [judge for judge in judges if not is_trained(judge)]
     world_ref = ray.put(world)
     publisher = start_publisher()
@@ -276,6 +282,7 @@ def _run_trials(
     waiting = still_to_train(spec, records, run, spec.hostile_trainers)
     with ledger.stage("trainers", devices):
         measure_trainers(spec, store, selection, run, waiting, shared, display.stage)
+    note_needs(run, store)
     return None
 
 

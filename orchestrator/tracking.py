@@ -8,7 +8,6 @@ server stops nothing and loses nothing, because the records stay and the next sy
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shlex
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from orchestrator.mlflow_quiet import quiet_mlflow
 from orchestrator.records import TrialRecord
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store
@@ -26,15 +26,6 @@ from tasks.spec import fingerprint
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-_ENVIRONMENT = {
-    # MLflow's own retries block for minutes when the server is down; ours is the next sync.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 
 
 PAGES = "#/experiments{runs}?workflowType=machine_learning"
@@ -235,8 +226,7 @@ class MlflowTracker:
         )
 
     def _client(self) -> MlflowClient:
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        quiet_mlflow()
         # Making a new database would print each of its migrations.
         for noisy in ("alembic", "mlflow"):
             logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -20,6 +20,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from orchestrator.bundle import Bundle, pack, unpacked
 from orchestrator.placement import task_options
+from orchestrator.provenance import note_people
 from orchestrator.records import Accuracy, AttackRecord, Rate, TrialRecord
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store, stage, write_atomic
@@ -185,6 +186,7 @@ def prepare_pretrained(
     folder = store.artifact("pretrained", fingerprint([digest, settings, spec.seed]))
 
     def make(out: Path) -> dict[str, object]:
+        note_people(out, store, rows)
         recipe = plain_recipe(np.searchsorted(people, rows["identity"].to_pylist()))
         fit_here(
             images,

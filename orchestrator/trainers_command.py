@@ -99,6 +99,7 @@ def run_trainers(
 
     from clusters.embedded import embedded_ray
     from orchestrator.finished_run import load_run
+    from orchestrator.forgotten import require_whole
     from orchestrator.judges import judges_of, train_judges
     from orchestrator.progress import Display
     from orchestrator.report import write_report
@@ -107,6 +108,7 @@ def run_trainers(
     from orchestrator.summary import summarise
     from orchestrator.trainers_section import sentence
 
+    require_whole(run)
     found = load_run(run)
     if summarise(found.spec, found.records, str(run)).focus is None:
         raise StoreError(

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.attacking import Attacked, attack_here
+from orchestrator.nameless import nameless
 from orchestrator.records import Accuracy, PlanSummary, Rate, TrialRecord
 from orchestrator.retries import classify, sentence
 from orchestrator.store import RECORD, disk_errors, write_atomic
@@ -196,7 +197,8 @@ def run_trial(
         except Exception as error:
             if classify(error) not in ("trial", "data"):
                 raise
-            record = record.model_copy(update={"status": "failed", "error": sentence(error)})
+            said = nameless(sentence(error), world)
+            record = record.model_copy(update={"status": "failed", "error": said})
         record = record.model_copy(update={"cost_s": clock.seconds})
         # The publisher waits for the disk; this folder is on the trial's own machine, for a while.
         write_atomic(out / RECORD, record.model_dump_json(indent=2) + "\n", durable=False)

@@ -7,6 +7,7 @@ DcdctlError                     exit code 1
 │   ├── TargetClassError            a class is too small, missing, or its own surrogate
 │   ├── SurrogateError              too few surrogates, or one that is a target
 │   ├── QuarantineError             more images are unreadable than the stated share allows
+│   ├── ForgottenPersonError        somebody is in the data whom the storage was told to forget
 │   └── UnsafePickleError           a file of weights would run code when it is unpickled
 ├── TrainingError               4   training broke (a loss that is not finite)
 │   └── MemoryEndedError            it does not fit into memory
@@ -17,7 +18,8 @@ DcdctlError                     exit code 1
 │   ├── StorageLockedError          another process is writing this run
 │   ├── DiskFullError               no space is left
 │   ├── TrackingError               the tracking server cannot be reached, or refuses
-│   └── UnfinishedRunError          the run exists and is not finished: resume it or start afresh
+│   ├── UnfinishedRunError          the run exists and is not finished: resume it or start afresh
+│   └── ForgottenError              parts of the run were removed: a person was forgotten
 ├── ClusterError                7   Ray cannot be started or reached
 ├── FailedTrialsError           8   the sweep ended, and at least one trial failed
 ├── AlteredDataError            9   a written data set is not what its recipe says
@@ -25,7 +27,8 @@ DcdctlError                     exit code 1
 ├── UndecidedError              11  an audit could not tell, or had nothing to judge by
 ├── QueryBudgetError            12  the query budget ended before the audit did
 ├── EndpointError               13  an audited endpoint cannot be reached, or gives no valid scores
-└── BudgetReachedError          14  the budget ended a sweep or a comparison before its last trial
+├── BudgetReachedError          14  the budget ended a sweep or a comparison before its last trial
+└── StillThereError             15  something of a forgotten person is still in the storage
 
 A sentence says what is wrong, which value, and what to do. `assert` is for what only a bug could
 break. The command line prints the sentence and exits with the code; Ctrl-C exits with 130.
@@ -68,6 +71,10 @@ class SurrogateError(DataError):
 
 class QuarantineError(DataError):
     """More images are unreadable than the stated share allows."""
+
+
+class ForgottenPersonError(DataError):
+    """Somebody is in the data whom the storage was told to forget."""
 
 
 class UnsafePickleError(DataError):
@@ -120,6 +127,10 @@ class UnfinishedRunError(StoreError):
     """The run exists and is not finished."""
 
 
+class ForgottenError(StoreError):
+    """Parts of a run were removed: a person was forgotten, or it was cleaned."""
+
+
 class ClusterError(DcdctlError):
     """Ray cannot be started or reached."""
 
@@ -166,3 +177,9 @@ class BudgetReachedError(DcdctlError):
     """The budget ended a sweep or a comparison before its last trial."""
 
     exit_code = 14
+
+
+class StillThereError(DcdctlError):
+    """Something of a person who was forgotten is still in the storage."""
+
+    exit_code = 15

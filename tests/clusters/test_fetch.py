@@ -25,7 +25,7 @@ cluster = read_cluster(sys.argv[1])
 head = cluster.config["provider"]["head_ip"]
 def on_head(command):
     subprocess.run([*ssh_words(cluster, head), command], check=True)
-place = "~/.dcdctl/outputs/j/result"
+place = "~/.dcdctl/results/j/result"
 on_head(f"mkdir -p {place}/deep && head -c 3000000 /dev/zero > {place}/deep/weights")
 fetch_folder(cluster, head, PurePosixPath(place), Path(sys.argv[2]))
 for made in (f"rm -r {place}", f"mkdir -p {place} && ln -s /etc/passwd {place}/link"):
@@ -44,6 +44,6 @@ def test_a_folder_of_the_head_comes_over_ssh(tmp_path: Path) -> None:
         assert ended.returncode == 0, ended.stdout
         assert (out / "deep" / "weights").stat().st_size == 3_000_000
         missing, link = ended.stdout.strip().splitlines()[-2:]
-        assert missing.startswith("ClusterError ~/.dcdctl/outputs/j/result did not come from 10.79")
-        assert link.startswith("ClusterError ~/.dcdctl/outputs/j/result did not come")
+        assert missing.startswith("ClusterError ~/.dcdctl/results/j/result did not come from 10.79")
+        assert link.startswith("ClusterError ~/.dcdctl/results/j/result did not come")
         assert not (out / "again" / "link").exists()

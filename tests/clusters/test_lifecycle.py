@@ -12,7 +12,8 @@ import pytest
 import ray
 from typer.testing import CliRunner
 
-from clusters.lifecycle import open_cluster, own_token
+from clusters.lifecycle import open_cluster
+from clusters.token import own_token
 from orchestrator.cli import app
 from tasks.errors import ClusterError
 

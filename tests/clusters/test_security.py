@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -107,3 +108,39 @@ def test_each_point_is_seen(
     config = copy.deepcopy(yaml.safe_load((SHIPPED / name).read_text()))
     change(config)
     assert any(words in line for line in problems(config)), list(problems(config))
+
+
+def allowed(name: str) -> list[tuple[str, str]]:
+    """Return what a shipped policy allows: action and resource."""
+    policy = json.loads((SHIPPED / name).read_text())
+    found = []
+    for statement in policy["Statement"]:
+        assert statement["Effect"] == "Allow"
+        actions, resources = (
+            [value] if isinstance(value, str) else value
+            for value in (statement["Action"], statement["Resource"])
+        )
+        found += [(action, resource) for action in actions for resource in resources]
+    return found
+
+
+def test_workers_may_read_photos_and_nothing_else() -> None:
+    rights = allowed("aws-worker-policy.json")
+    assert {action for action, _ in rights} == {"s3:GetObject", "s3:ListBucket"}
+    assert all("CHANGE-DATA-BUCKET" in resource for _, resource in rights)
+
+
+def test_the_head_writes_results_alone_and_ends_its_own_workers_alone() -> None:
+    policy = json.loads((SHIPPED / "aws-head-policy.json").read_text())
+    rights = allowed("aws-head-policy.json")
+    assert not [right for right in rights if right[0].endswith("*")]
+    written = {
+        resource for action, resource in rights if action in ("s3:PutObject", "s3:DeleteObject")
+    }
+    assert written == {"arn:aws:s3:::CHANGE-BUCKET/CHANGE-PREFIX/*"}
+    for statement in policy["Statement"]:
+        if "ec2:TerminateInstances" in statement["Action"]:
+            assert "aws:ResourceTag/ray-cluster-name" in statement["Condition"]["StringEquals"]
+        if statement["Resource"] == "*":
+            assert "Condition" in statement
+    assert {action for action, _ in rights if action.startswith("iam:")} == {"iam:PassRole"}

@@ -28,7 +28,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 DCDCTL = Path(sys.executable).with_name("dcdctl")
 COMMANDS = ["sweep", "protect", "report", "plan", "augment", "train", "attack", "prior train"] + [
     *("audit", "prior convert", "landscape", "trainers", "status", "logs", "trials", "track"),
-    *("init", "validate", "schema", "doctor"),
+    *("forget", "clean", "init", "validate", "schema", "doctor"),
 ]
 ERRORS = [
     kind
@@ -92,7 +92,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
         "orchestrator.report": ["write_report"],
         "orchestrator.landscape": ["landscape"],
         "orchestrator.planning": ["plan_summary"],
-        "orchestrator.commands": ["augment", "train", "attack", "train_prior"] + ["convert_prior"],
+        "orchestrator.commands": ["augment", "train", "attack"],
+        "orchestrator.prior_commands": ["train_prior", "convert_prior"],
     }
     for name, members in functions.items():
         module = ModuleType(name)

@@ -78,7 +78,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> li
     monkeypatch.setattr(cluster_run, "submit", lambda *_: None)
     lost = JobMirror(tmp_path, "j", "lab")
     lost.take({"event": "failed", "text": "1 of 3 trials failed", "code": 8})
-    monkeypatch.setattr(cluster_follow, "follow", lambda *_: lost)
+    monkeypatch.setattr(cluster_follow, "follow", lambda *_, **__: lost)
     file = tmp_path / "lab.yaml"
     file.write_text(ONPREM)
     spec = load_spec(None, [f"storage={tmp_path}/storage"])

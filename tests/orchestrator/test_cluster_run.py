@@ -150,9 +150,16 @@ def test_ctrl_c_leaves_the_job_and_attach_comes_back(cluster: LocalCluster, tmp_
     assert (look["state"], look["trials"]["done"]) == ("finished", 3)
     assert look["best"]["clean_accuracy"]["n"] > 0
     assert list(elsewhere.iterdir()) == []
+    words = ["attach", job, "--cluster", str(file), "--json"]
+    there = json.loads(run(*words, cwd=elsewhere).stdout)
+    assert Path(there["report"]).is_file()
     ended = run("attach", job, "--storage", str(storage), cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert len(list(storage.glob("runs/*/trials/*/record.json"))) == 3
+    (folder,) = storage.glob("runs/*")
+    hashes = [record.results_hash() for record in records_of(folder)]
+    elsewhere_run = Path(there["run_dir"])
+    assert [record.results_hash() for record in records_of(elsewhere_run)] == hashes
     look = json.loads(run("status", "--storage", str(storage), "--json", cwd=tmp_path).stdout)
     assert look["state"] == "finished"
 
