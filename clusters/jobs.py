@@ -23,6 +23,10 @@ _CHATTY = (
 _POLL_S, _AGENT_S = 1.0, 60.0
 
 
+class JobLostError(ClusterError):
+    """The head that a job was given to is gone, and with it the job."""
+
+
 class Jobs:
     """The job server of a cluster.
 
@@ -140,8 +144,11 @@ class Jobs:
             patience_s: how long the cluster may be out of reach.
 
         Raises:
+            JobLostError: another head answers in the place of the one that had the job.
             ClusterError: it stayed out of reach; the job may well go on.
         """
+        from aiohttp import ClientError
+
         told, broken = 0, None
         while True:
             try:
@@ -152,11 +159,29 @@ class Jobs:
                         yield line
                 if self.status(job_id)[0] in ENDED:
                     return
-            except (OSError, RuntimeError, ClusterError) as error:
+            except (OSError, RuntimeError, ClientError, ClusterError) as error:
+                if isinstance(error, ClientError):
+                    self._still_known(job_id)
                 broken = broken or time.monotonic()
                 if time.monotonic() - broken > patience_s:
                     raise self._lost(error) from error
             time.sleep(_POLL_S)
+
+    def _still_known(self, job_id: str) -> None:
+        """Look whether a head that answers is still the one that was given the job.
+
+        Raises:
+            JobLostError: it is another one.
+        """
+        try:
+            known = self.names()
+        except ClusterError:
+            return
+        if job_id not in known:
+            raise JobLostError(
+                f"the cluster {self.handle.name} answers and knows no job {job_id}: its head was "
+                "lost, and another is in its place; run the same command with --resume"
+            )
 
     def _lines(self, job_id: str) -> Iterator[str]:
         """Yield whole lines of a job's output; the chunks in which it comes end anywhere."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.attacking import Attacked, Reconstructed, attack_group, joined, target_groups
 from orchestrator.bundle import Bundle, pack, scratch, unpacked
+from orchestrator.task_meter import TrialMeter
 from tasks.errors import AttackError
 
 if TYPE_CHECKING:
-    from attacks.parts import Spread
     from attacks.prior import Prior
     from attacks.spec import AttackSpec
     from orchestrator.trial import World
@@ -27,7 +28,19 @@ WORTH_S = 0.3
 """Seconds of a batch below which sending it away takes longer than computing it here."""
 
 
-def attack_in_tasks(options: dict[str, Any], world: Any, prior: Any, count: int) -> Attacked:
+HELD = "held beside the attacks"
+"""Of a trial's cost: its own device, while its attacks run elsewhere."""
+
+
+def attack_in_tasks(
+    options: dict[str, Any],
+    world: Any,
+    prior: Any,
+    count: int,
+    meter: TrialMeter | None = None,
+    *,
+    holds: bool = False,
+) -> Attacked:
     """Return how to attack a checkpoint on whatever cores and GPUs the cluster has free.
 
     Args:
@@ -35,6 +48,8 @@ def attack_in_tasks(options: dict[str, Any], world: Any, prior: Any, count: int)
         world: reference to the shared data.
         prior: reference to the attacker's generator.
         count: targets that are attacked.
+        meter: told of each task.
+        holds: the trial holds a device of its own meanwhile, which is counted too.
     """
 
     def attack(
@@ -48,12 +63,13 @@ def attack_in_tasks(options: dict[str, Any], world: Any, prior: Any, count: int)
             weights = ray.put(pack(checkpoint.save(folder)))
         given = {
             spec.label: [
-                task.remote(spec, group, weights, world, prior, options)
+                task.remote(spec, group, weights, world, prior, options, meter)
                 for group in target_groups(count)
             ]
             for spec in attacks
         }
-        results, seconds = {}, {}
+        started = time.perf_counter()
+        results, seconds = {}, dict[str, float]()
         for label, parts in given.items():
             found = ray.get(parts)
             broken = next((one for one, _ in found if isinstance(one, AttackError)), None)
@@ -61,6 +77,8 @@ def attack_in_tasks(options: dict[str, Any], world: Any, prior: Any, count: int)
                 raise broken
             results[label] = joined([one for one, _ in found])
             seconds[label] = round(sum(spent for _, spent in found), 3)
+        if holds:
+            seconds[HELD] = round(time.perf_counter() - started, 3)
         return results, seconds
 
     return attack
@@ -85,42 +103,69 @@ def is_room(options: dict[str, Any]) -> bool:
     return bool(idle.get("CPU", 0) >= 1 and idle.get("GPU", 0) >= gpus)
 
 
-def over_idle_cores(options: dict[str, Any], worth_s: float = WORTH_S) -> Spread:
-    """Return who computes an attack's batches: this process, and idle cores of the cluster.
+class IdleCores:
+    """Who computes an attack's batches: this process, and idle cores of the cluster.
 
     Args:
         options: what a helper holds, as Ray takes it.
         worth_s: seconds that a batch has to take to be sent away.
+        meter: told of each helper.
+        name: of the attack's group, for the meter.
+
+    Attributes:
+        seconds: that helpers took.
     """
 
-    def spread(
+    def __init__(
+        self,
+        options: dict[str, Any],
+        worth_s: float = WORTH_S,
+        meter: TrialMeter | None = None,
+        name: str = "",
+    ) -> None:
+        self.options = options
+        self.worth_s = worth_s
+        self.meter = meter
+        self.name = name
+        self.seconds = 0.0
+        self._calls = 0
+
+    def __call__(
+        self,
         work: Callable[[Any, Any, Any], Any],
         classifier: Any,
         shared: Any,
         parts: Sequence[Any],
     ) -> list[Any]:
+        """Return `work(classifier, shared, part)` of each part."""
         import ray
 
         started = time.perf_counter()
         found = [work(classifier, shared, parts[0])]
         rest = list(parts[1:])
         helpers = min(idle_cores(), len(rest) - 1)
-        if time.perf_counter() - started < worth_s or helpers < 1:
+        if time.perf_counter() - started < self.worth_s or helpers < 1:
             return found + [work(classifier, shared, part) for part in rest]
         shares = _shares(rest, helpers + 1)
-        task = ray.remote(**options, max_retries=2, scheduling_strategy="SPREAD")(_batches_task)
+        helper = ray.remote(**self.options, max_retries=2, scheduling_strategy="SPREAD")
         common = ray.put((classifier, shared))
-        given = [task.remote(work, common, share) for share in shares[1:]]
+        self._calls += 1
+        given = [
+            helper(_batches_task).remote(
+                work, common, share, self.meter, f"{self.name} {self._calls}.{number}"
+            )
+            for number, share in enumerate(shares[1:])
+        ]
         found += [work(classifier, shared, part) for part in shares[0]]
         # Waiting gives this task's own core back, so that the helpers never wait for it.
-        for answer, asked in ray.get(given):
+        answers = ray.get(given)
+        self.seconds += sum(spent for _, _, spent in answers)
+        for answer, asked, _ in answers:
             if isinstance(answer, Exception):
                 raise answer
             classifier.queries += asked
             found += answer
         return found
-
-    return spread
 
 
 def _shares(parts: list[Any], count: int) -> list[list[Any]]:
@@ -130,8 +175,12 @@ def _shares(parts: list[Any], count: int) -> list[list[Any]]:
 
 
 def _batches_task(
-    work: Callable[[Any, Any, Any], Any], common: tuple[Classifier, Any], parts: list[Any]
-) -> tuple[list[Any] | Exception, int]:
+    work: Callable[[Any, Any, Any], Any],
+    common: tuple[Classifier, Any],
+    parts: list[Any],
+    meter: TrialMeter | None,
+    name: str,
+) -> tuple[list[Any] | Exception, int, float]:
     """Compute batches of another process's attack; what breaks them is an answer, not a retry."""
     import torch
 
@@ -140,13 +189,16 @@ def _batches_task(
     torch.set_num_threads(1)
     classifier: Any = common[0]
     before = classifier.queries
-    try:
-        answer: list[Any] | Exception = [work(classifier, common[1], part) for part in parts]
-    except Exception as error:
-        if not isinstance(error, AttackError) and not is_out_of_memory(error):
-            raise
-        answer = error.with_traceback(None)
-    return answer, classifier.queries - before
+    started = time.perf_counter()
+    answer: list[Any] | Exception
+    with nullcontext() if meter is None else meter.metered(name):
+        try:
+            answer = [work(classifier, common[1], part) for part in parts]
+        except Exception as error:
+            if not isinstance(error, AttackError) and not is_out_of_memory(error):
+                raise
+            answer = error.with_traceback(None)
+    return answer, classifier.queries - before, time.perf_counter() - started
 
 
 def _group_task(
@@ -156,6 +208,7 @@ def _group_task(
     world: World,
     prior: Prior,
     options: dict[str, Any],
+    meter: TrialMeter | None = None,
 ) -> tuple[Reconstructed | AttackError, float]:
     """Attack one group of targets, in a Ray worker; a broken attack is an answer, not a retry."""
     import torch
@@ -165,15 +218,18 @@ def _group_task(
     from tasks.checkpoint import load_checkpoint
 
     torch.set_num_threads(1)
-    started = time.perf_counter()
-    with unpacked(weights) as folder:
-        classifier = load_checkpoint(folder).classifier()
+    name = f"{spec.label} {group.start}"
+    helpers = IdleCores(options, meter=meter, name=name)
     # GPUs share a group by its targets; the batches of one stay on it.
     helped = attack_devices() == (torch.device("cpu"),)
     found: Reconstructed | AttackError
-    try:
-        with spread_by(over_idle_cores(options) if helped else None):
-            found = attack_group(spec, classifier, prior, world, group)
-    except AttackError as error:
-        found = error
-    return found, time.perf_counter() - started
+    started = time.perf_counter()
+    with nullcontext() if meter is None else meter.metered(name):
+        with unpacked(weights) as folder:
+            classifier = load_checkpoint(folder).classifier()
+        try:
+            with spread_by(helpers if helped else None):
+                found = attack_group(spec, classifier, prior, world, group)
+        except AttackError as error:
+            found = error
+    return found, time.perf_counter() - started + helpers.seconds

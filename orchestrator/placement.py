@@ -44,7 +44,8 @@ class Placement:
         task: what a judge, or an attack apart from its trial, holds.
         judges_first: the judges have to end before a trial starts: both do not fit, or trials that
             wait for them could hold every GPU that a judge needs when it has to be made again.
-        spread: a trial's attacks run as tasks of their own, since it holds no core for them.
+        spread: a trial's attacks run as tasks of their own, as far as one can tell beforehand: it
+            holds no core for them, or there are more cores or GPUs than trials.
         lends: they do where a core or GPU is idle when the trial comes to them: nobody limits it.
     """
 
@@ -116,7 +117,7 @@ def place(
         trial=trial,
         task=task,
         judges_first=capacity.cpus < cpus + 1 or bool(gpus),
-        spread=several,
+        spread=several or slots < room and not limit,
         lends=not several and not limit,
     )
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
-from ray.tune.search import Searcher
 
 from orchestrator.attacking import Reconstructed, attack_here
 from orchestrator.bundle import pack, scratch
@@ -24,19 +22,18 @@ from orchestrator.publisher import publish
 from orchestrator.records import TrialRecord
 from orchestrator.retries import Broken, Lost, RetryBudget
 from orchestrator.store import RECORD
+from orchestrator.task_meter import DriverMeter, TrialMeter, start_meter
 from orchestrator.train_group import StateKeeper
 from orchestrator.trial import TrialPlan, fit_here, run_trial
-from orchestrator.trial_lease import BEATS, held, signs_of
+from orchestrator.trial_lease import held
 from orchestrator.trial_queue import TrialQueue
+from orchestrator.tune_search import QueueSearcher, Watch
 from tasks.errors import ClusterError
 from tasks.workers import Workers, several_workers
 
 if TYPE_CHECKING:
     from attacks.spec import AttackSpec
     from tasks.checkpoint import Checkpoint
-
-PAUSE_S = 1.0
-"""Before a lost trial is handed out again: what broke it may need a moment to be noticed."""
 
 NO_SCORES: dict[str, Any] = {"done": True, "clean_accuracy": -1.0, "attack_accuracy": 2.0}
 """What Tune is told of a trial without a record."""
@@ -57,7 +54,7 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         self.publisher = shared["publisher"]
         self.workers = shared["workers"]
         self.halt = shared["halt"]
-        self.spread, self.lends, self.task = shared["spread"], shared["lends"], shared["task"]
+        self.lends, self.task, self.meter = shared["lends"], shared["task"], shared["meter"]
         self.world_ref = shared["world"]
         self.config = config
 
@@ -101,7 +98,7 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
                 fit,
                 folder,
                 self.config["trial_id"],
-                self.attack if self.spread or self.lends else None,
+                self.attack,
             )
             lease = self.config["trial_id"], self.config["lease"]
             publish(self.publisher, Path(self.config["out"]), pack(folder), RECORD, lease)
@@ -115,9 +112,17 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         """Attack in tasks where there is room for one now, as for the last trials, else here."""
         from orchestrator.attack_tasks import attack_in_tasks, is_room
 
-        if self.spread or is_room(self.task):
-            count = len(self.world.attacked)
-            spread = attack_in_tasks(self.task, self.world_ref, self._prior_ref, count)
+        several = several_workers(self.workers)
+        if several or (self.lends and is_room(self.task)):
+            devices = self.task["num_gpus"] or self.task["num_cpus"]
+            spread = attack_in_tasks(
+                self.task,
+                self.world_ref,
+                self._prior_ref,
+                len(self.world.attacked),
+                TrialMeter(self.meter, self.config["trial_id"], devices),
+                holds=not several,
+            )
             return spread(checkpoint, attacks)
         return attack_here(checkpoint.classifier(), self.prior, self.world, attacks)
 
@@ -146,183 +151,6 @@ def told(record: TrialRecord) -> dict[str, Any]:
         "clean_accuracy": clean.overall.value if clean else NO_SCORES["clean_accuracy"],
         "attack_accuracy": worst.value if worst else NO_SCORES["attack_accuracy"],
     }
-
-
-class QueueSearcher(Searcher):  # type: ignore[misc]
-    """Hands out the trials of a queue in order, and decides what becomes of those that broke.
-
-    Args:
-        queue: the trials.
-        retries: how often one may be run again.
-        slots: returns how many may run now.
-        publisher: has the leases of the trials.
-        begun: called with the index and id of each trial that is handed out.
-        finished: called for each record.
-        lost: called for each trial that gave no record.
-
-    Attributes:
-        given_up: trials that are not run again in this sitting, the last one last.
-        ending: why none is handed out any more.
-    """
-
-    def __init__(
-        self,
-        queue: TrialQueue,
-        retries: RetryBudget,
-        slots: Callable[[], int],
-        publisher: Any,
-        begun: Callable[[int, str], None],
-        finished: Callable[[TrialRecord], None],
-        lost: Callable[[Lost], None],
-    ) -> None:
-        super().__init__(metric="attack_accuracy", mode="min")
-        self.queue = queue
-        self.retries = retries
-        self.slots = slots
-        self.publisher = publisher
-        self.begun = begun
-        self.finished = finished
-        self.lost = lost
-        self.given: dict[str, tuple[int, str]] = {}
-        self.given_up: list[Lost] = []
-        self.ending: Exception | None = None
-        self._pause_until = 0.0
-        self._unreached: list[tuple[float, str, Broken]] = []
-        self._looked = 0.0
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its searcher; what is in here lives in this process and in the run store."""
-        return {}
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the next trial's configuration, None to wait."""
-        self._settle()
-        running = self.queue.schedule.running
-        if self.ending is not None:
-            # Once it said that there is no more, Tune never asks again.
-            return None if running else str(Searcher.FINISHED)
-        if self.queue.clock() < self._pause_until or running >= self.slots():
-            return None
-        taken = self.queue.take()
-        if taken is None or (taken == "empty" and running):
-            return None  # what runs may be lost, and has to be handed out again then
-        if taken == "empty":
-            return str(Searcher.FINISHED)
-        plan, identity, out = taken
-        self.given[trial_id] = plan.index, identity
-        self.begun(plan.index, identity)
-        lease = f"{identity}-{len(self.given)}"
-        return {"plan": plan, "trial_id": identity, "out": str(out), "lease": lease}
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Take the record of a trial that ended."""
-        if error:
-            return  # `Watch.on_trial_error` comes next and knows what it was
-        if result and "record" in result:
-            record = TrialRecord.model_validate_json(result["record"])
-            try:
-                self.queue.put(record)
-                self.finished(record)
-            except Exception as cause:
-                # Out of here Tune would take it for the trial's, and run the trial again.
-                self.ending = self.ending or cause
-        elif result and "broken" in result:
-            self.broke(trial_id, Broken.model_validate_json(result["broken"]))
-        elif self.queue.schedule.over_budget:
-            self.queue.lose(self.given[trial_id][1])
-        else:
-            nothing = Broken(failure="trial", kind="", sentence="it ended without a record")
-            self.broke(trial_id, nothing)
-
-    def unreached(self, trial_id: str, broken: Broken) -> None:
-        """Take a trial whose call Ray gave up; what is to become of it is seen later."""
-        self._unreached.append((self.queue.clock(), trial_id, broken))
-        self._looked = 0.0
-        self._settle()
-
-    def _settle(self) -> None:
-        """Look what became of trials that were not reached any more, once a second."""
-        now = self.queue.clock()
-        if not self._unreached or now - self._looked < 1.0:
-            return
-        self._looked = now
-        waiting, self._unreached = self._unreached, []
-        try:
-            for since, trial_id, broken in waiting:
-                _, identity = self.given[trial_id]
-                record = self.queue.published(identity)
-                if record is not None:  # its last act, and only the answer was lost
-                    self.on_trial_complete(trial_id, {"record": record.model_dump_json()})
-                    continue
-                signs = signs_of(self.publisher, identity, died=broken.died, waited_s=now - since)
-                if signs.gone:
-                    self.broke(trial_id, broken)
-                else:
-                    self._unreached.append((since, trial_id, broken))
-        except Exception as cause:  # the publisher is gone, and with it the way to any record
-            self.ending = self.ending or cause
-            for _, trial_id, _ in waiting:
-                with suppress(KeyError):
-                    self.queue.lose(self.given[trial_id][1])
-
-    def broke(self, trial_id: str, broken: Broken) -> None:
-        """Take a trial that gave no record."""
-        index, identity = self.given[trial_id]
-        verdict = self.retries.lost(identity, broken.failure)
-        try:
-            ray.get(self.publisher.revoke.options(concurrency_group=BEATS).remote(identity))
-            self.queue.lose(identity, again=verdict == "again")
-            lost = Lost(identity, index, broken, verdict)
-            if verdict == "again":
-                self._pause_until = self.queue.clock() + PAUSE_S
-            else:
-                self.given_up.append(lost)
-            if verdict == "end" and self.ending is None:
-                self.ending = (
-                    broken.error()
-                    if broken.failure == "storage"
-                    else ClusterError(f"{self.retries.said} ({broken.sentence})")
-                )
-            self.lost(lost)
-        except Exception as cause:
-            self.ending = self.ending or cause
-
-    def save(self, checkpoint_path: str) -> None:
-        """Keep nothing: the queue is rebuilt from the run store."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing."""
-
-
-class Watch(tune.Callback):  # type: ignore[misc]
-    """Sees what Tune tells no searcher: what killed a process, and that time passes."""
-
-    def __init__(self, searcher: QueueSearcher, halt: Any) -> None:
-        self.searcher = searcher
-        self.halt = halt
-        self.stopped = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks; nothing in here is needed afterwards."""
-        return {}
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Stop what runs when the budget is passed by a whole lease."""
-        queue = self.searcher.queue
-        if self.halt is not None and not self.stopped and queue.schedule.must_stop(queue.clock()):
-            self.stopped = True
-            self.halt.stop.remote()
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Take a trial whose process died."""
-        try:
-            error = trial.get_pickled_error()
-        except Exception:
-            error = None  # it was raised by what is not installed here
-        text = (trial.get_error() or "its process died").strip().splitlines()[-1]
-        self.searcher.unreached(trial.trial_id, Broken.of(error or ClusterError(text)))
 
 
 def tune_queue(
@@ -365,8 +193,10 @@ def tune_queue(
         queue, retries, slots or (lambda: placed.slots), shared["publisher"], begun, finished, lost
     )
     halt = start_halt() if queue.schedule.budget.limited else None
+    meter = start_meter() if several_workers(workers) or placed.lends else None
+    queue.meter = None if meter is None else DriverMeter(meter)
     own = {"workers": workers, "task": options(placed.task), "halt": halt}
-    own |= {"spread": placed.spread, "lends": placed.lends}
+    own |= {"lends": placed.lends, "meter": meter}
     resourced = tune.with_resources(
         tune.with_parameters(trainable, shared=shared | own),
         placed.trial,

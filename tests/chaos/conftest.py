@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.records import TrialRecord
-from tests.chaos.sweeps import TRIALS, Expected, Sweep
+from tests.chaos.sweeps import Expected, Size, Sweep
 from tests.chaos.table import Table
 
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
@@ -30,31 +30,31 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(SEED + zlib.crc32(request.node.name.encode()))
 
 
-Undisturbed = Callable[[int], Expected]
+Undisturbed = Callable[[Size], Expected]
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    """Run the small sweep in peace, once for each number of training processes."""
-    found: dict[int, Expected] = {}
+    """Run a small sweep in peace, once for each size."""
+    found: dict[Size, Expected] = {}
 
-    def run(workers: int) -> Expected:
-        if workers not in found:
-            found[workers] = _run(tmp_path_factory.mktemp(f"undisturbed-{workers}"), workers)
-        return found[workers]
+    def run(size: Size) -> Expected:
+        if size not in found:
+            found[size] = _run(tmp_path_factory.mktemp("undisturbed"), size)
+        return found[size]
 
     return run
 
 
-def _run(folder: Path, workers: int) -> Expected:
-    sweep = Sweep("undisturbed", folder, SEED, workers=workers)
+def _run(folder: Path, size: Size) -> Expected:
+    sweep = Sweep("undisturbed", folder, SEED, size=size)
     try:
         sweep.start()
         assert sweep.ended() == 0, sweep.said()
     finally:
         sweep.close()
     records = [TrialRecord.model_validate_json(data) for _, data in sweep.records().values()]
-    assert len(records) == TRIALS[workers]
+    assert len(records) == size.trials
     assert {record.status for record in records} == {"ok"}
     return Expected(
         {record.trial_id: record.results_hash() for record in records},

@@ -28,19 +28,34 @@ DCDCTL = str(Path(sys.executable).with_name("dcdctl"))
 PATIENCE_S = 400.0
 """For anything that has to happen, on a machine that others use too."""
 
-TRIALS = {1: 24, 2: 12}
-"""Of a sweep, the control included, by the processes that train a trial."""
+
+@dataclass(frozen=True)
+class Size:
+    """A small sweep: processes that train a trial, trials with the control, epochs of each."""
+
+    workers: int
+    trials: int
+    epochs: int
 
 
-def write_experiment(folder: Path, workers: int) -> Path:
-    """Write the small sweep: real stages, trials of one to three seconds on an idle machine."""
+SHORT = Size(workers=1, trials=24, epochs=6)
+"""Trials of one to three seconds on an idle machine."""
+
+LONG = Size(workers=1, trials=20, epochs=60)
+"""Trials that are under way when a lost host is noticed."""
+
+PAIRS = Size(workers=2, trials=12, epochs=6)
+
+
+def write_experiment(folder: Path, size: Size) -> Path:
+    """Write a small sweep, all of whose stages are real."""
     values = smoke(load_spec(None, [])).model_dump(mode="json")
     values["name"] = "chaos"
     values["attacks"] = values["attacks"][1:]  # MIRROR with the network and with its scores alone
     values["adaptive_attacks"] = []
-    values["sweep"]["trials"] = TRIALS[workers] - 1
+    values["sweep"]["trials"] = size.trials - 1
     values["sweep"]["lookahead"] = 16  # a trial that hangs on a lost host holds up few others
-    values["training"] |= {"workers": workers, "epochs": 6}
+    values["training"] |= {"workers": size.workers, "epochs": size.epochs}
     values["compute"]["cpus"] = 2
     values["tracking"]["enabled"] = False
     path = folder / "experiment.yaml"
@@ -91,7 +106,7 @@ class Sweep:
         name: for the table.
         folder: for its files.
         seed: that its moments are drawn with.
-        workers: processes that train a trial.
+        size: of the sweep.
         storage: where results go; a folder of its own by default.
         settings: more `--set`.
         env: more of the environment.
@@ -100,14 +115,14 @@ class Sweep:
     name: str
     folder: Path
     seed: int
-    workers: int = 1
+    size: Size = SHORT
     storage: str = ""
     settings: Sequence[str] = ()
     env: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.config = write_experiment(self.folder, self.workers)
+        self.config = write_experiment(self.folder, self.size)
         self.storage = self.storage or str(self.folder / "storage")
         # Results are looked at here: in the folder, or in this machine's copy of a bucket.
         self.root = self.folder / "copy" if "://" in self.storage else Path(self.storage)

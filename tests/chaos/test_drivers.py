@@ -15,7 +15,7 @@ import pytest
 
 from tests.chaos.conftest import MakeSweep, Undisturbed
 from tests.chaos.processes import kill, of_role
-from tests.chaos.sweeps import Moment, Sweep, moments
+from tests.chaos.sweeps import SHORT, Moment, Sweep, moments
 from tests.chaos.table import Table
 
 pytestmark = pytest.mark.chaos
@@ -118,7 +118,7 @@ def test_drivers_that_end(
     chance: random.Random,
     tmp_path: Path,
 ) -> None:
-    expected = undisturbed(1)
+    expected = undisturbed(SHORT)
     kinds = [*KINDS, ("driver killed", "head process killed")[part]]
     chance.shuffle(kinds)
     with small_disk(tmp_path / "disk") as disk:

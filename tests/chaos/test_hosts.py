@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ import pytest
 import yaml
 
 from tests.chaos.conftest import SEED, Undisturbed
-from tests.chaos.sweeps import DCDCTL, Hit, Moment, Sweep, moments
+from tests.chaos.sweeps import DCDCTL, LONG, Hit, Moment, Sweep, moments
 from tests.chaos.table import Table
 from tests.clusters.hosts import OPERATOR, Lab, can_start, lab
 
@@ -67,6 +68,7 @@ class HostSweep(Sweep):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
         self.begun = True
 
@@ -120,6 +122,13 @@ class HostSweep(Sweep):
                         hit.under_way[event["trial_id"]] = event["at"]
                     else:
                         hit.under_way.pop(event["trial_id"], None)
+            again = [
+                event["at"] - hit.at
+                for event in events
+                if event["at"] > hit.at and "is run again" in str(event.get("text"))
+            ]
+            if again and hit.lost_attempts:
+                hit.row.happened += f"; its trial began again after {min(again):.0f} s"
         super().enter(expected, table, after)
 
 
@@ -219,7 +228,7 @@ def break_host(
         hit = sweep.hit(kind, "the head is unplugged; resumed on a new cluster", moment)
         hosts.unplug(HEAD)
         hit.at = time.time()
-        sweep.driver.kill()  # the one who watched; nothing runs any more
+        os.killpg(sweep.driver.pid, signal.SIGKILL)  # who watched; nothing runs any more
         sweep.driver.wait()
         hosts.add(HEAD, f"{NETWORK}.0.11")
         for each in WORKERS:
@@ -246,16 +255,17 @@ def trial_runs(hosts: Lab) -> bool:
 def test_hosts_and_cables(
     undisturbed: Undisturbed, table: Table, chance: random.Random, tmp_path: Path
 ) -> None:
-    expected = undisturbed(1)
+    expected = undisturbed(LONG)
     kinds = ["raylet of a host killed", "link down for 30 s", "host unplugged", "head lost"]
     chance.shuffle(kinds)
     kinds.append("link down for good")  # the last: that host does nothing any more
     with cluster(tmp_path) as (hosts, env, file):
-        sweep = HostSweep("three hosts", tmp_path / "sweep", SEED, storage="s3://results/chaos")
+        where = "s3://results/chaos"
+        sweep = HostSweep("three hosts", tmp_path / "sweep", SEED, size=LONG, storage=where)
         sweep.on(hosts, env, file)
         try:
             sweep.start()
-            for kind, moment in zip(kinds, moments(chance, len(kinds), 1, 16), strict=True):
+            for kind, moment in zip(kinds, moments(chance, len(kinds), 1, 14), strict=True):
                 sweep.reach(moment)
                 break_host(sweep, kind, chance, moment, env)
             assert sweep.driver.wait(400) == 0, sweep.said()

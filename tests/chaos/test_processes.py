@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos.conftest import MakeSweep, Undisturbed
 from tests.chaos.processes import kill, train_groups
-from tests.chaos.sweeps import Sweep, moments
+from tests.chaos.sweeps import PAIRS, SHORT, Sweep, moments
 from tests.chaos.table import Table
 
 pytestmark = pytest.mark.chaos
@@ -26,7 +26,7 @@ def test_trials_data_workers_and_writers_that_are_killed(
     make_sweep: MakeSweep, undisturbed: Undisturbed, table: Table, chance: random.Random
 ) -> None:
     """And MLflow is away for ever."""
-    expected = undisturbed(1)
+    expected = undisturbed(SHORT)
     nowhere = f"http://127.0.0.1:{dead_port()}"
     sweep = make_sweep(
         "killed processes", settings=["tracking.enabled=true", f"tracking.uri={nowhere}"]
@@ -69,8 +69,8 @@ def test_training_processes_that_are_killed(
     make_sweep: MakeSweep, undisturbed: Undisturbed, table: Table, chance: random.Random
 ) -> None:
     """Rank 0 and rank 1 of two."""
-    expected = undisturbed(2)
-    sweep = make_sweep("two training processes", workers=2)
+    expected = undisturbed(PAIRS)
+    sweep = make_sweep("two training processes", size=PAIRS)
     sweep.start()
     ranks = [0, 0, 0, 1, 1, 1]
     chance.shuffle(ranks)

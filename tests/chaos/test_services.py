@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.conftest import MakeSweep, Undisturbed
-from tests.chaos.sweeps import DCDCTL, Sweep, moments
+from tests.chaos.sweeps import DCDCTL, SHORT, Sweep, moments
 from tests.chaos.table import Table
 from tests.orchestrator.bucket import KEYS, Proxy, object_server
 from tests.orchestrator.test_tracking import free_port, mlflow_server
@@ -46,7 +46,7 @@ def test_an_object_store_that_breaks(
     table: Table,
     chance: random.Random,
 ) -> None:
-    expected = undisturbed(1)
+    expected = undisturbed(SHORT)
     sweep = make_sweep(
         "storage that breaks",
         storage="s3://results/chaos",
@@ -81,7 +81,7 @@ def test_mlflow_that_comes_and_goes_and_a_clock_that_jumps(
     tmp_path: Path,
 ) -> None:
     """The server is away at the start, in the middle and at the end; the clock is set 4 times."""
-    expected = undisturbed(1)
+    expected = undisturbed(SHORT)
     port, clock = free_port(), tmp_path / "clock"
     clock.write_text("0")
     paths = [str(Path(__file__).with_name("clock")), os.environ.get("PYTHONPATH", "")]

@@ -13,7 +13,7 @@ from torch import Tensor
 from attacks.parts import at_once, spread_by
 from attacks.registry import make_attack
 from orchestrator import attack_tasks
-from orchestrator.attack_tasks import is_room, over_idle_cores
+from orchestrator.attack_tasks import IdleCores, is_room
 from orchestrator.attacking import attack_all, attack_group, joined, target_groups
 from orchestrator.trial import World
 from tasks.classifiers import TorchClassifier
@@ -82,7 +82,7 @@ def test_idle_cores_of_a_cluster_find_the_same_bits(
     with at_once(5):
         here, there = toy.access(name), toy.access(name)
         expected = attack.run(here, toy.prior, toy.targets, Draws(0))
-        with spread_by(over_idle_cores({"num_cpus": 1}, worth_s=0.0)):
+        with spread_by(IdleCores({"num_cpus": 1}, worth_s=0.0)):
             found = attack.run(there, toy.prior, toy.targets, Draws(0))
     assert max(asked) >= 1
     assert torch.equal(expected.images, found.images)
@@ -95,7 +95,7 @@ def test_idle_cores_of_a_cluster_find_the_same_bits(
 def test_what_breaks_on_another_core_breaks_the_attack_as_it_would_here() -> None:
     toy = ToyWorld.make()
     toy.module.broken = True
-    spread = over_idle_cores({"num_cpus": 1}, worth_s=0.0)
+    spread = IdleCores({"num_cpus": 1}, worth_s=0.0)
     group = (SPECS["ppa"], classifier_of(toy), toy.prior, toy_world(toy), slice(0, 3))
     with spread_by(spread), pytest.raises(AttackError, match="the loss of class"):
         attack_group(*group)
