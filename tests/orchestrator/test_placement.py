@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -149,3 +150,29 @@ def test_attacks_that_are_spread_over_idle_cores_find_the_same(tmp_path: Path) -
         hashes.append([record.results_hash() for record in records_of(run)])
     assert len(hashes[0]) == 2
     assert hashes[0] == hashes[1]
+
+
+SEES = """
+import ast
+import os
+from clusters.embedded import DRIVER_ENV, WORKER_ENV
+os.environ.update(DRIVER_ENV | WORKER_ENV)
+import ray
+ray.init(address="local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False,
+         logging_level="ERROR", runtime_env={"env_vars": WORKER_ENV})
+def seen():
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+print([ray.get(ray.remote(num_gpus=n, num_cpus=0)(seen).remote()) for n in (0, 1, 0.5)])
+"""
+
+
+@pytest.mark.slow
+def test_a_task_sees_the_gpus_that_it_asked_for_and_no_other() -> None:
+    """The devices are counted, not there: what torch would take for one is the variable."""
+    ended = subprocess.run(
+        [sys.executable, "-c", SEES], capture_output=True, text=True, timeout=200, check=True
+    )
+    nothing, whole, half = ast.literal_eval(ended.stdout.splitlines()[-1])
+    assert nothing == ""
+    assert whole in ("0", "1")
+    assert half in ("0", "1")
