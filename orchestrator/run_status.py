@@ -110,13 +110,7 @@ class RunStatus(Spec):
 
 @dataclass(frozen=True)
 class AskedJob:
-    """What a cluster says of the job that drives a run.
-
-    Attributes:
-        who: the job and its cluster.
-        state: of the run.
-        says: the rest of the sentence.
-    """
+    """What a cluster says of a run's job: who that is, its state, the rest of the sentence."""
 
     who: str
     state: State
@@ -158,8 +152,10 @@ class StatusReader:
         silent_for = now - written
         state = _state(self.run, records, total, driver, silent_for)
         says = _sentence(self.run, state, driver, silent_for)
+        where = str(self.run)
         if self._ask is not None:
             asked = self._ask()
+            where = asked.who  # the folder is a copy that goes with this process
             driver, state = Driver(True, asked.who), asked.state
             says = f"{state}: {asked.who}{asked.says}"
         running = _running(self.run, records, events, now) if state == "running" else []
@@ -178,7 +174,7 @@ class StatusReader:
                 [_busy(record) for record in ok], [t.seconds for t in running], counts.to_do, slots
             )
         return RunStatus(
-            run=str(self.run),
+            run=where,
             name=spec.name,
             fingerprint=self.run.name,
             state=state,

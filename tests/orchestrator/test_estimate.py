@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attacks.spec import PpaSpec
@@ -227,6 +227,7 @@ def test_trials_that_ended_tell_more_than_a_calibration(tmp_path: Path) -> None:
     assert finished_speeds(store, "another device") == {}
 
 
+@settings(deadline=None)
 @given(share=st.floats(0.001, 1), pool=st.integers(1, 9000), steps=st.integers(1, 300))
 def test_a_shortened_attack_is_a_valid_one_with_batches_as_large(
     share: float, pool: int, steps: int

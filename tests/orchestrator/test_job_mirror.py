@@ -85,6 +85,7 @@ def test_a_run_elsewhere_is_seen_as_it_is_there(told: Told, tmp_path: Path) -> N
     assert here.spend == there.spend
     assert here.state == "running"
     assert here.says == "running: job dcdctl-1 on lab"
+    assert here.run == "job dcdctl-1 on lab"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def test_it_adds_up_to_the_plan_in_memory(dcd: DcdSpec, batch: int, seed: int, n
     assert found.received == pytest.approx(received(plan, ROWS, 8).max(initial=0))
 
 
+@settings(deadline=None)
 @given(cuts=st.lists(st.integers(1, 40), max_size=6))
 def test_a_fingerprint_does_not_depend_on_how_a_plan_is_cut(cuts: list[int]) -> None:
     plan, digest, start = make_plan(ROWS, SHARED, 8, DcdSpec(), 0), PlanDigest(), 0
