@@ -17,7 +17,7 @@ import pytest
 from orchestrator.store import records_of
 
 SWEEP = """
-import functools, json, os, sys
+import functools, json, os, sys, time
 from pathlib import Path
 from clusters.embedded import DRIVER_ENV, WORKER_ENV
 os.environ.update(DRIVER_ENV | WORKER_ENV)
@@ -44,6 +44,7 @@ from orchestrator.sweep import run_sweep
 where = []
 class Traced(tune_adapter.SweepTrial):
     def step(self):
+        time.sleep(20)  # longer than another process takes to start: else one does all trials
         return super().step() | {"node": ray.get_runtime_context().get_node_id()}
 tune_adapter.tune_queue = functools.partial(tune_adapter.tune_queue, trainable=Traced)
 ended = tune_adapter.QueueSearcher.on_trial_complete
