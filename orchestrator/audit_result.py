@@ -28,6 +28,7 @@ from orchestrator.audit_records import (
     worst_first,
 )
 from orchestrator.audit_request import AuditRequest
+from orchestrator.forget import note_output
 from orchestrator.records import Rate
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store, disk_errors, write_atomic
@@ -214,6 +215,8 @@ def write_result(
     asked: AuditRequest,
 ) -> None:
     """Write the result; who is behind a pseudonym goes to a file that only the owner can read."""
+    if asked.out is not None:
+        note_output(store, "folder", "audit", out)
     who: Mapping[str, Any] = {
         store.pseudonym(_name(label, names)): {"class": label}
         | ({} if names is None else {"name": names[label]})
