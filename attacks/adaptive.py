@@ -22,7 +22,8 @@ from attacks.knowledge import Knowledge
 from attacks.losses import LOSSES, level
 from attacks.modes import cluster, one_of_each
 from attacks.objective import Objective
-from attacks.pool import BATCH, Pool, score_pool
+from attacks.parts import slices
+from attacks.pool import Pool, score_pool
 from attacks.ppa import search_images
 from attacks.prior import Prior
 from attacks.search import robust_confidence, search, synthesize_flat
@@ -120,10 +121,7 @@ class Adaptive:
                 "none that `known` names; use another strategy"
             )
         fit = torch.cat(
-            [
-                self.knowledge.fit(images[i : i + BATCH], hunt.labels[i : i + BATCH])
-                for i in range(0, len(images), BATCH)
-            ]
+            [self.knowledge.fit(images[part], hunt.labels[part]) for part in slices(len(images))]
         ).view_as(sure)
         member = cluster(hunt.features(images), self.spec.modes)
         share = functional.one_hot(member, int(member.max()) + 1).to(fit)
@@ -239,8 +237,7 @@ class _Hunt:
     def distance(self, images: Tensor) -> Tensor:
         """Return how far each candidate is from the profile that `level` holds, (n,)."""
         parts = []
-        for start in range(0, len(images), BATCH):
-            part = slice(start, start + BATCH)
+        for part in slices(len(images)):
             logits = self.classifier.logits(images[part])
             parts.append(level(logits, self.labels[part], self.spec.confidence))
         return torch.cat(parts)
@@ -248,7 +245,5 @@ class _Hunt:
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Return penultimate features of images (targets * n, ...), (targets, n, d)."""
-        parts = [
-            self.classifier.embed(images[i : i + BATCH])[1] for i in range(0, len(images), BATCH)
-        ]
+        parts = [self.classifier.embed(images[part])[1] for part in slices(len(images))]
         return torch.cat(parts).view(len(self.targets), -1, parts[0].shape[1])

@@ -18,7 +18,7 @@ from torch import Tensor
 from attacks.attack import Access, AttackResult, labels_of, to_bounds
 from attacks.candidates import best_first, candidate_ids, synthesize_all
 from attacks.curve import Curve
-from attacks.pool import BATCH
+from attacks.parts import each, slices
 from attacks.prior import Prior
 from attacks.spec import BrepMiSpec
 from tasks.classifiers import Classifier
@@ -119,12 +119,17 @@ class BrepMi:
 
     def _labels(self, classifier: Classifier, prior: Prior, z: Tensor) -> Tensor:
         """Return the classifier's labels of latents (n, z_size), (n,)."""
-        parts = []
-        for start in range(0, len(z), BATCH):
-            images = prior.synthesize(prior.map(z[start : start + BATCH]))
-            if not bool(torch.isfinite(images).all()):
-                raise NonFiniteLossError(
-                    f"attack {self.spec.label}: the prior's images are not finite; give another one"
-                )
-            parts.append(classifier.labels(to_bounds(images, prior.bounds, classifier.bounds)))
-        return torch.cat(parts)
+        shared = prior, self.spec.label
+        return torch.cat(each(_label_part, classifier, shared, [z[p] for p in slices(len(z))]))
+
+
+@torch.no_grad()
+def _label_part(classifier: Classifier, shared: tuple[Prior, str], z: Tensor) -> Tensor:
+    """Return the labels of one batch."""
+    prior, label = shared
+    images = prior.synthesize(prior.map(z))
+    if not bool(torch.isfinite(images).all()):
+        raise NonFiniteLossError(
+            f"attack {label}: the prior's images are not finite; give another one"
+        )
+    return classifier.labels(to_bounds(images, prior.bounds, classifier.bounds))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from attacks.attack import to_bounds
-from attacks.pool import BATCH
+from attacks.parts import slices
 from attacks.prior import Prior
 from tasks.batches import crop_views
 from tasks.draws import FloatArray, IntArray
@@ -101,9 +101,6 @@ def synthesize_all(prior: Prior, latents: Tensor) -> Tensor:
     """Return images (targets, n, 3, s, s) in the unit range of latents (targets, n, w_size)."""
     flat = latents.flatten(0, 1)
     images = torch.cat(
-        [
-            to_bounds(prior.synthesize(flat[i : i + BATCH]), prior.bounds)
-            for i in range(0, len(flat), BATCH)
-        ]
+        [to_bounds(prior.synthesize(flat[part]), prior.bounds) for part in slices(len(flat))]
     )
     return images.clamp_(0, 1).view(*latents.shape[:2], *images.shape[1:])

@@ -20,6 +20,12 @@ class Curve:
         self._sums[step] = self._sums[step] + total if step in self._sums else total
         self._counts[step] = self._counts.get(step, 0) + len(values)
 
+    def join(self, other: Curve) -> None:
+        """Add what another one collected, as if it had been added here."""
+        for step, total in other._sums.items():
+            self._sums[step] = self._sums[step] + total if step in self._sums else total
+            self._counts[step] = self._counts.get(step, 0) + other._counts[step]
+
     def points(self) -> tuple[float, ...]:
         """Return the mean after each step that was taken, in order."""
         return tuple(float(self._sums[step]) / self._counts[step] for step in sorted(self._sums))

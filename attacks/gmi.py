@@ -16,8 +16,9 @@ from torch import Tensor
 
 from attacks.attack import Access, AttackResult, check_finite, labels_of, to_bounds
 from attacks.candidates import best_first, candidate_ids, synthesize_all
+from attacks.curve import Curve
 from attacks.objective import Objective
-from attacks.pool import BATCH
+from attacks.parts import each, slices
 from attacks.prior import Prior
 from attacks.search import synthesize_flat
 from attacks.spec import GmiSpec
@@ -57,28 +58,21 @@ class GMI:
         objective = Objective(spec, classifier, prior, draws)
         start = torch.from_numpy(draws.child("start").normal(ids, prior.z_size)).float()
         start = start.to(classifier.device)
-        z = torch.cat(
-            [
-                self._search(
-                    objective,
-                    prior,
-                    start[i : i + BATCH],
-                    labels[i : i + BATCH],
-                    ids[i : i + BATCH],
-                )
-                for i in range(0, len(start), BATCH)
-            ]
-        )
+        parts = [(start[p], labels[p], ids[p]) for p in slices(len(start))]
+        searched = each(_search_part, classifier, (self, objective, prior), parts)
+        for _, curve in searched:
+            objective.curve.join(curve)
+        z = torch.cat([latents for latents, _ in searched])
         w = prior.map(z)
         images = synthesize_flat(prior, w, classifier)
-        found = [classifier.scores(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+        found = [classifier.scores(images[p]) for p in slices(len(images))]
         sure = torch.cat(found).gather(1, labels[:, None])[:, 0]
         confidence, rows = best_first(sure, len(targets), spec.restarts)
         return AttackResult(
             synthesize_all(prior, w[rows]), w[rows], confidence, objective.curve.points()
         )
 
-    def _search(
+    def search(
         self, objective: Objective, prior: Prior, z: Tensor, labels: Tensor, ids: IntArray
     ) -> Tensor:
         """Return each candidate's last latent z, (n, z_size)."""
@@ -106,3 +100,13 @@ class GMI:
                     z += (1 + MOMENTUM) * velocity - MOMENTUM * before
                 z.clamp_(-spec.clip, spec.clip)
         return z.detach()
+
+
+def _search_part(
+    classifier: Classifier,
+    shared: tuple[GMI, Objective, Prior],
+    part: tuple[Tensor, Tensor, IntArray],
+) -> tuple[Tensor, Curve]:
+    attack, objective, prior = shared
+    objective = objective.seen_by(classifier)
+    return attack.search(objective, prior, *part), objective.curve

@@ -16,7 +16,8 @@ from torch import Tensor
 from attacks.attack import Access, AttackResult, check_finite, labels_of, to_bounds
 from attacks.candidates import best_first, candidate_ids, random_views
 from attacks.objective import Objective
-from attacks.pool import BATCH, score_pool
+from attacks.parts import slices
+from attacks.pool import score_pool
 from attacks.ppa import search_images
 from attacks.prior import Prior, State
 from attacks.search import BETAS, OPTIMISE_AREA, robust_confidence, search
@@ -65,8 +66,7 @@ class IfGmi:
             spec, objective, prior, pool.best(labels, count).flatten(0, 1), wanted, ids, draws
         )
         parts = [
-            self._inner(objective, prior, w[p], wanted[p], ids[p], draws)
-            for p in (slice(i, i + BATCH) for i in range(0, len(w), BATCH))
+            self._inner(objective, prior, w[p], wanted[p], ids[p], draws) for p in slices(len(w))
         ]
         w = torch.cat([latents for latents, _ in parts])
         images = torch.cat([found for _, found in parts])

@@ -17,7 +17,8 @@ from torch.nn import functional
 from attacks.attack import Access, AttackResult, check_finite, labels_of, to_bounds
 from attacks.candidates import candidate_ids, synthesize_all
 from attacks.curve import Curve
-from attacks.pool import BATCH, Pool, score_pool
+from attacks.parts import each, slices
+from attacks.pool import Pool, score_pool
 from attacks.prior import Prior
 from attacks.pspace import PBox, to_p, to_w
 from attacks.spec import MirrorBSpec
@@ -109,13 +110,8 @@ class MirrorB:
         """Return log probabilities of the target class, (searches, individuals)."""
         flat = to_w(p, prior.slope).flatten(0, 1)
         wanted = labels.repeat_interleave(p.shape[1])
-        found = []
-        for i in range(0, len(flat), BATCH):
-            images = to_bounds(
-                prior.synthesize(flat[i : i + BATCH]), prior.bounds, classifier.bounds
-            )
-            scores = classifier.scores(images)
-            found.append(scores.gather(1, wanted[i : i + BATCH, None])[:, 0])
+        parts = [(flat[part], wanted[part]) for part in slices(len(flat))]
+        found = each(_fitness_part, classifier, prior, parts)
         log_scores = torch.cat(found).clamp_min(1e-30).log()
         check_finite(-log_scores, wanted, self.spec.label, generation)
         return log_scores.view(p.shape[:2])
@@ -147,3 +143,11 @@ class MirrorB:
         shift = (2 * uniform("shift", born, size) - 1) * spec.mutation_size * box.std
         mutated = uniform("mutate", born, size) < spec.mutation_probability
         return box.clip(torch.where(mutated, children + shift, children))
+
+
+@torch.no_grad()
+def _fitness_part(classifier: Classifier, prior: Prior, part: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the scores of the wanted classes of latents w, (n,)."""
+    w, labels = part
+    images = to_bounds(prior.synthesize(w), prior.bounds, classifier.bounds)
+    return classifier.scores(images).gather(1, labels[:, None])[:, 0]

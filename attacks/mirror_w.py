@@ -15,8 +15,10 @@ from torch import Tensor
 
 from attacks.attack import Access, AttackResult, check_finite, labels_of, to_bounds
 from attacks.candidates import candidate_ids, synthesize_all
+from attacks.curve import Curve
 from attacks.objective import Objective
-from attacks.pool import BATCH, score_pool
+from attacks.parts import each, slices
+from attacks.pool import score_pool
 from attacks.prior import Prior
 from attacks.pspace import PBox
 from attacks.spec import MirrorWSpec
@@ -60,12 +62,12 @@ class MirrorW:
         starts = min(spec.starts, spec.pool)
         w = pool.best(labels, starts).flatten(0, 1)
         wanted = labels.repeat_interleave(starts)
-        losses = torch.empty(len(w), device=w.device)
-        for start in range(0, len(w), BATCH):
-            part = slice(start, start + BATCH)
-            w[part], losses[part] = self.optimise(
-                objective, prior, box, w[part], wanted[part], ids[part]
-            )
+        parts = [(w[p], wanted[p], ids[p]) for p in slices(len(w))]
+        found = each(_optimise_part, classifier, (self, objective, prior, box), parts)
+        for _, _, curve in found:
+            objective.curve.join(curve)
+        w = torch.cat([latents for latents, _, _ in found])
+        losses = torch.cat([loss for _, loss, _ in found])
 
         order = losses.view(len(targets), starts).argsort(dim=1, stable=True)
         latents = torch.gather(
@@ -109,6 +111,16 @@ class MirrorW:
             with torch.no_grad():
                 w.copy_(box.clip_w(w))
         return best, lowest
+
+
+def _optimise_part(
+    classifier: Classifier,
+    shared: tuple[MirrorW, Objective, Prior, PBox],
+    part: tuple[Tensor, Tensor, IntArray],
+) -> tuple[Tensor, Tensor, Curve]:
+    attack, objective, prior, box = shared
+    objective = objective.seen_by(classifier)
+    return *attack.optimise(objective, prior, box, *part), objective.curve
 
 
 def projector_schedule(step: int, steps: int) -> float:

@@ -7,6 +7,7 @@ transformation-averaged gradients.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from attacks.attack import to_bounds
 from attacks.candidates import turned_views
 from attacks.curve import Curve
 from attacks.losses import LOSSES
+from attacks.parts import slices
 from attacks.prior import Prior
 from attacks.spec import WhiteBoxSpec
 from attacks.students import distil
@@ -25,7 +27,7 @@ from tasks.draws import Draws, IntArray
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-PUBLIC_IMAGES, BATCH = 1024, 128
+PUBLIC_IMAGES = 1024
 """Images of the prior whose mean features stand for the public's."""
 
 
@@ -61,6 +63,16 @@ class Objective:
         self.public_features = (
             mean_features(classifier, prior, draws.child("public")) if spec.feature_weight else None
         )
+
+    def seen_by(self, classifier: Classifier) -> Objective:
+        """Return the same with a curve of its own, for one batch of candidates.
+
+        Args:
+            classifier: the same model, whose count of queries counts for the batch.
+        """
+        twin = copy.copy(self)
+        twin.classifier, twin.curve = classifier, Curve()
+        return twin
 
     def __call__(self, images: Tensor, labels: Tensor, ids: IntArray, step: int) -> Tensor:
         """Return losses (n,) of images (n, 3, s, s) in the classifier's bounds.
@@ -106,8 +118,8 @@ def mean_features(classifier: Classifier, prior: Prior, draws: Draws) -> Tensor:
     mean itself, as here.
     """
     total: Tensor | None = None
-    for start in range(0, PUBLIC_IMAGES, BATCH):
-        z = torch.from_numpy(draws.normal(np.arange(start, start + BATCH), prior.z_size)).float()
+    for part in slices(PUBLIC_IMAGES):
+        z = torch.from_numpy(draws.normal(np.arange(part.start, part.stop), prior.z_size)).float()
         images = to_bounds(
             prior.synthesize(prior.map(z.to(classifier.device))), prior.bounds, classifier.bounds
         )

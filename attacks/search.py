@@ -13,8 +13,9 @@ from torch import Tensor
 
 from attacks.attack import check_finite, to_bounds
 from attacks.candidates import random_views
+from attacks.curve import Curve
 from attacks.objective import Objective
-from attacks.pool import BATCH
+from attacks.parts import each, slices
 from attacks.prior import Prior
 from attacks.spec import SearchSpec
 from tasks.classifiers import Classifier
@@ -70,7 +71,7 @@ class Climb:
         """Return candidates before their first step."""
         return cls(w, torch.zeros_like(w), torch.zeros_like(w))
 
-    def take(self, rows: Tensor) -> Climb:
+    def take(self, rows: Tensor | slice) -> Climb:
         """Return the candidates at `rows` alone."""
         return Climb(self.w[rows], self.first[rows], self.second[rows])
 
@@ -90,29 +91,43 @@ def climb(
     Climbing from 0 to a and from a to b is climbing from 0 to b. The other arguments are those of
     `search`.
     """
-    ends, losses = [], []
-    for start in range(0, len(state.w), BATCH):
-        part = slice(start, start + BATCH)
-        latents = state.w[part].clone().requires_grad_(True)
-        optimizer = torch.optim.Adam([latents], lr=spec.learning_rate, betas=BETAS)
-        moments = {"exp_avg": state.first[part].clone(), "exp_avg_sq": state.second[part].clone()}
-        optimizer.state[latents] = {"step": torch.tensor(float(steps.start)), **moments}
-        recent = torch.zeros(len(latents), device=latents.device)
-        for step in steps:
-            images = to_bounds(prior.synthesize(latents), prior.bounds, objective.classifier.bounds)
-            uniform = draws.child("crop", step).uniform(ids[part], 4)
-            views = random_views(images, uniform, OPTIMISE_AREA, flip=False)
-            loss = objective(views, labels[part], ids[part], step)
-            check_finite(loss.detach(), labels[part], spec.label, step)
-            if step >= steps.stop - RECENT:
-                recent += loss.detach() / min(RECENT, len(steps))
-            optimizer.zero_grad(set_to_none=True)
-            loss.sum().backward()  # a sum: a candidate's gradient does not depend on the batch
-            optimizer.step()
-        ends.append(Climb(latents.detach(), moments["exp_avg"], moments["exp_avg_sq"]))
-        losses.append(recent)
+    shared = spec, objective, prior, draws, steps
+    parts = [(state.take(p), labels[p], ids[p]) for p in slices(len(state.w))]
+    found = each(_climb_part, objective.classifier, shared, parts)
+    for _, _, curve in found:
+        objective.curve.join(curve)
+    ends = [end for end, _, _ in found]
     joined = (torch.cat([getattr(end, name) for end in ends]) for name in ("w", "first", "second"))
-    return Climb(*joined), torch.cat(losses)
+    return Climb(*joined), torch.cat([loss for _, loss, _ in found])
+
+
+def _climb_part(
+    classifier: Classifier,
+    shared: tuple[SearchSpec, Objective, Prior, Draws, range],
+    part: tuple[Climb, Tensor, IntArray],
+) -> tuple[Climb, Tensor, Curve]:
+    """Climb with one batch."""
+    spec, objective, prior, draws, steps = shared
+    state, labels, ids = part
+    objective = objective.seen_by(classifier)
+    latents = state.w.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([latents], lr=spec.learning_rate, betas=BETAS)
+    moments = {"exp_avg": state.first.clone(), "exp_avg_sq": state.second.clone()}
+    optimizer.state[latents] = {"step": torch.tensor(float(steps.start)), **moments}
+    recent = torch.zeros(len(latents), device=latents.device)
+    for step in steps:
+        images = to_bounds(prior.synthesize(latents), prior.bounds, classifier.bounds)
+        uniform = draws.child("crop", step).uniform(ids, 4)
+        views = random_views(images, uniform, OPTIMISE_AREA, flip=False)
+        loss = objective(views, labels, ids, step)
+        check_finite(loss.detach(), labels, spec.label, step)
+        if step >= steps.stop - RECENT:
+            recent += loss.detach() / min(RECENT, len(steps))
+        optimizer.zero_grad(set_to_none=True)
+        loss.sum().backward()  # a sum: a candidate's gradient does not depend on the batch
+        optimizer.step()
+    end = Climb(latents.detach(), moments["exp_avg"], moments["exp_avg_sq"])
+    return end, recent, objective.curve
 
 
 @torch.no_grad()
@@ -134,16 +149,22 @@ def robust_confidence(
         rounds: views of each image.
         draws: of the views.
     """
-    found = []
-    for start in range(0, len(images), BATCH):
-        part = slice(start, start + BATCH)
-        total = torch.zeros(len(labels[part]), device=images.device)
-        for round_ in range(rounds):
-            uniform = draws.child("select", round_).uniform(ids[part], 4)
-            scores = classifier.scores(random_views(images[part], uniform, SELECT_AREA, flip=True))
-            total += scores.gather(1, labels[part, None])[:, 0]
-        found.append(total / rounds)
-    return torch.cat(found)
+    parts = [(images[p], labels[p], ids[p]) for p in slices(len(images))]
+    return torch.cat(each(_robust_part, classifier, (rounds, draws), parts))
+
+
+@torch.no_grad()
+def _robust_part(
+    classifier: Classifier, shared: tuple[int, Draws], part: tuple[Tensor, Tensor, IntArray]
+) -> Tensor:
+    """Look at one batch."""
+    (rounds, draws), (images, labels, ids) = shared, part
+    total = torch.zeros(len(labels), device=images.device)
+    for round_ in range(rounds):
+        uniform = draws.child("select", round_).uniform(ids, 4)
+        scores = classifier.scores(random_views(images, uniform, SELECT_AREA, flip=True))
+        total += scores.gather(1, labels[:, None])[:, 0]
+    return total / rounds
 
 
 @torch.no_grad()
@@ -151,7 +172,7 @@ def synthesize_flat(prior: Prior, w: Tensor, classifier: Classifier) -> Tensor:
     """Return images (n, 3, s, s) in the classifier's bounds of latents (n, w_size)."""
     return torch.cat(
         [
-            to_bounds(prior.synthesize(w[i : i + BATCH]), prior.bounds, classifier.bounds)
-            for i in range(0, len(w), BATCH)
+            to_bounds(prior.synthesize(w[part]), prior.bounds, classifier.bounds)
+            for part in slices(len(w))
         ]
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 import numpy as np
 import torch
@@ -62,8 +63,9 @@ def attack_on(
         own = [targets[i] for i in shard]
         return attack.run(seen, prior_on(prior, place), own, draws), seen.queries
 
+    contexts = [copy_context() for _ in shards]  # how many rows at once, of whoever calls
     with ThreadPoolExecutor(len(shards)) as pool:
-        found = list(pool.map(run, places, shards))
+        found = list(pool.map(lambda context, *of: context.run(run, *of), contexts, places, shards))
     images, latents, confidence = (
         torch.cat([getattr(result, name).cpu() for result, _ in found])
         for name in ("images", "latents", "confidence")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attacks.losses import cross_entropy
-from attacks.pool import BATCH
+from attacks.parts import slices
 from attacks.spec import AdaptiveSpec
 from tasks.classifiers import Classifier
 from tasks.draws import Draws, IntArray
@@ -39,8 +39,7 @@ def sharpness(
     """
     found = []
     step = STEP * (classifier.bounds.high - classifier.bounds.low)
-    for start in range(0, len(images), BATCH):
-        part = slice(start, start + BATCH)
+    for part in slices(len(images)):
         here, wanted = images[part], labels[part]
         centre = cross_entropy(classifier.logits(here), wanted)
         total = torch.zeros_like(centre)

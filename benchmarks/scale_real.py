@@ -38,6 +38,7 @@ from clusters.embedded import DRIVER_ENV
 from orchestrator.config import load_spec
 from orchestrator.fleet_model import Fleet, Model
 from orchestrator.placement import Capacity, place
+from orchestrator.publisher import start_publisher
 from orchestrator.records import TrialRecord
 from orchestrator.trial import TrialPlan, World
 from orchestrator.trial_queue import TrialQueue
@@ -54,7 +55,7 @@ class SleepingTrial(SweepTrial):
         """Take the lengths; no data, no judges."""
         self.start_cpu = time.process_time()  # of this process until it can work: imports
         self.lengths = shared["lengths"]
-        self.halt = shared["halt"]
+        self.halt, self.publisher = shared["halt"], shared["publisher"]
         self.config = config
 
     def run(self) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def run(count: int, lengths: list[float], hours: float | None = None) -> Measure
         placed = place(Capacity(count * SLOTS), workers=1, trials=len(lengths))
         started = time.time()
         tune_queue(
-            {"lengths": lengths},
+            {"lengths": lengths, "publisher": start_publisher()},
             queue,
             placed=placed,
             workers=1,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from clusters.held_folders import held_folder
 from clusters.token import own_token
 from tasks.errors import ClusterError
 
@@ -21,13 +20,15 @@ WORKER_ENV = {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # What asks for no GPU sees none: it would otherwise take memory on one that others hold.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 
 DRIVER_ENV = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DEDUP_LOGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "600",
@@ -96,36 +97,35 @@ def embedded_ray(cpus: int | None = None) -> Iterator[None]:
             yield
         return
     # Socket paths are limited to about 100 characters: keep the folder's name short.
-    scratch = tempfile.mkdtemp(prefix="dcd-", dir="/tmp" if os.path.isdir("/tmp") else None)
-    _keep_token_private()
-    try:
+    with held_folder("", "/tmp" if os.path.isdir("/tmp") else None) as scratch:
+        _keep_token_private()
         try:
-            with _loopback():
-                ray.init(
-                    address="local",
-                    num_cpus=cpus,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                    _temp_dir=scratch,
-                    runtime_env={"env_vars": WORKER_ENV | LOCAL_ENV | _blank(NOT_FOR_WORKERS)},
-                )
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ClusterError(
-                f"Ray did not start ({reason}); run `dcdctl doctor` to see what is missing"
-            ) from error
-        # A trial that failed is told of in one sentence of ours, not in Tune's traceback.
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-        from ray.data import DataContext
+            try:
+                with _loopback():
+                    ray.init(
+                        address="local",
+                        num_cpus=cpus,
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level="ERROR",
+                        _temp_dir=str(scratch),
+                        runtime_env={"env_vars": WORKER_ENV | LOCAL_ENV | _blank(NOT_FOR_WORKERS)},
+                    )
+            except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise ClusterError(
+                    f"Ray did not start ({reason}); run `dcdctl doctor` to see what is missing"
+                ) from error
+            # A trial that failed is told of in one sentence of ours, not in Tune's traceback.
+            logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+            from ray.data import DataContext
 
-        DataContext.get_current().enable_progress_bars = False
-        with _sigterm_interrupts():
-            yield
-    finally:
-        with _no_collection():
-            ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
+            DataContext.get_current().enable_progress_bars = False
+            with _sigterm_interrupts():
+                yield
+        finally:
+            with _no_collection():
+                ray.shutdown()
 
 
 @contextmanager

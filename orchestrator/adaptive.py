@@ -218,9 +218,9 @@ def _attack_task(
     """Attack one classifier and judge, in a Ray worker; a broken attack gives its sentence."""
     import torch
 
+    from orchestrator.attacking import attack_all
     from orchestrator.judges import load_panel
     from orchestrator.judging import judge_all
-    from orchestrator.trial import attack_all
     from tasks.checkpoint import load_checkpoint
 
     torch.set_num_threads(1)

@@ -12,8 +12,8 @@ from attacks.attack import to_bounds
 from attacks.prior import Prior
 from attacks.registry import make_attack
 from attacks.spec import AttackSpec
+from orchestrator.attacking import stored
 from orchestrator.stages import Progress
-from orchestrator.trial import stored
 from tasks.classifiers import ACCESS
 from tasks.draws import Draws
 from tasks.errors import EndpointError, QueryBudgetError

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from clusters.held_folders import held_folder
 from orchestrator.store import write_atomic
 
 
@@ -54,8 +53,7 @@ def unpacked(bundle: Bundle) -> Iterator[Path]:
 @contextmanager
 def scratch() -> Iterator[Path]:
     """Have an empty folder of this machine for as long as the block runs."""
-    folder = Path(tempfile.mkdtemp(prefix="dcd-scratch-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with held_folder("scratch-") as folder:
+        empty = folder / "files"
+        empty.mkdir()
+        yield empty

@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from orchestrator.adaptive import can_run
+from orchestrator.attacking import Reconstructed, attack_group
 from orchestrator.bundle import pack, scratch
 from orchestrator.calibration import START
 from orchestrator.judges import FIRST_SEED, load_panel
 from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import evaluation_plan
-from orchestrator.trial import Reconstructed, World, accuracy_of, attack_group, fit_here
+from orchestrator.trial import World, accuracy_of, fit_here
 from orchestrator.workload import (
     Setting,
     Unit,
@@ -214,7 +215,7 @@ def _attack(
     warm: bool,
 ) -> Reconstructed:
     """Run a part of an attack against the first group of targets."""
-    from orchestrator.trial import target_groups
+    from orchestrator.attacking import target_groups
     from orchestrator.workload import attack_images
 
     group = target_groups(len(world.attacked))[0]

@@ -266,10 +266,11 @@ def attack(
     Raises:
         DataError: the classifier does not fit the experiment's data.
     """
+    from orchestrator.attacking import Reconstructed, attack_all
     from orchestrator.forgotten import require_whole
     from orchestrator.judges import judges_of, load_panel, train_judges
     from orchestrator.judging import judge_all
-    from orchestrator.trial import Reconstructed, accuracy_of, attack_all
+    from orchestrator.trial import accuracy_of
     from tasks.checkpoint import load_checkpoint
 
     require_whole(checkpoint.absolute())

@@ -19,6 +19,7 @@ from orchestrator.bundle import Bundle
 from orchestrator.plan_tally import plan_digest
 from orchestrator.train_group import Member, StateKeeper, train_group
 from orchestrator.trial import training_rows
+from tasks.errors import MemoryEndedError, TrainingError
 from tasks.spec import fingerprint
 from tasks.training_spec import TrainingSpec
 from tasks.types import Image8
@@ -86,6 +87,7 @@ def fit_distributed(
         num_classes=num_classes,
         image_size=images.shape[1],
         losses=tuple(state.losses),
+        rows_at_once=own.rows_at_once(),
     )
     return Checkpoint(model, meta)
 
@@ -131,18 +133,28 @@ def train_loop(member: Member, config: dict[str, Any]) -> None:
     def on_epoch(state: TrainingState) -> None:
         member.offer(state.epoch, lambda: encode_state(state), last=state.epoch == spec.epochs)
 
-    fit(
-        model,
-        views,
-        labels,
-        spec,
-        draws,
-        device=member.device,
-        rank=member.rank,
-        world=member.world,
-        start=None if found is None else decode_state(found[1]),
-        on_epoch=on_epoch,
-    )
+    rows = min(member.rows_at_once or spec.batch_size, spec.batch_size)
+    if rows < 2 * member.world:
+        raise TrainingError(
+            f"training {spec.architecture} in {member.world} processes does not fit into memory, "
+            "not even with 2 rows at once in each"
+        )
+    try:
+        fit(
+            model,
+            views,
+            labels,
+            spec,
+            draws,
+            device=member.device,
+            rank=member.rank,
+            world=member.world,
+            start=None if found is None else decode_state(found[1]),
+            on_epoch=on_epoch,
+            at_once=rows,
+        )
+    except MemoryEndedError:
+        member.halve(rows)
 
 
 def encode_state(state: TrainingState) -> Bundle:

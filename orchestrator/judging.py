@@ -24,7 +24,8 @@ from tasks.types import Image8
 
 if TYPE_CHECKING:
     from attacks.spec import AttackSpec
-    from orchestrator.trial import Reconstructed, World
+    from orchestrator.attacking import Reconstructed
+    from orchestrator.trial import World
     from tasks.evaluation import Verdicts
     from tasks.evaluation.panel import Panel
 

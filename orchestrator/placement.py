@@ -44,8 +44,9 @@ class Placement:
         task: what a judge, or an attack apart from its trial, holds.
         judges_first: the judges have to end before a trial starts: both do not fit, or trials that
             wait for them could hold every GPU that a judge needs when it has to be made again.
-        spread: a trial's attacks run as tasks of their own: it holds no core for them, or there are
-            more cores or GPUs than trials.
+        spread: a trial's attacks run as tasks of their own, as far as one can tell beforehand: it
+            holds no core for them, or there are more cores or GPUs than trials.
+        lends: they do where a core or GPU is idle when the trial comes to them: nobody limits it.
     """
 
     slots: int
@@ -53,6 +54,7 @@ class Placement:
     task: dict[str, float]
     judges_first: bool
     spread: bool
+    lends: bool = True
 
 
 def place(
@@ -116,7 +118,49 @@ def place(
         task=task,
         judges_first=capacity.cpus < cpus + 1 or bool(gpus),
         spread=several or slots < room and not limit,
+        lends=not several and not limit,
     )
+
+
+LOOK_S = 5.0
+"""How often the cluster is counted again."""
+
+
+class Slots:
+    """How many trials run at once, counted again while nodes come and go.
+
+    Args:
+        first: as a sweep begins.
+        again: counts the cluster, and places anew.
+        changed: called with the new number, when there is one.
+        clock: seconds; only differences count.
+    """
+
+    def __init__(
+        self,
+        first: Placement,
+        again: Callable[[], Placement],
+        changed: Callable[[int], None] = lambda slots: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.now = first.slots
+        self._again = again
+        self._changed = changed
+        self._clock = clock
+        self._looked = clock()
+
+    def __call__(self) -> int:
+        """Return how many trials may run now; at least 1, for nodes may come back."""
+        if self._clock() - self._looked >= LOOK_S:
+            self._looked = self._clock()
+            try:
+                found = self._again().slots
+            except ClusterError:
+                found = 1  # too small for a single trial at the moment
+            if found != self.now:
+                self.now = found
+                self._changed(found)
+        return self.now
 
 
 def _processes(capacity: Capacity, workers: Workers) -> int:
@@ -143,6 +187,11 @@ def capacity_now() -> Capacity:
 
     total = ray.cluster_resources()
     return Capacity(total.get("CPU", 1.0), total.get("GPU", 0.0))
+
+
+def like(first: Capacity, now: Capacity) -> Capacity:
+    """Return what counts of a cluster that has changed: what a trial holds stays as it began."""
+    return now if first.gpus else Capacity(now.cpus)
 
 
 def enough_capacity(workers: Workers, say: Callable[[str], None]) -> Capacity:

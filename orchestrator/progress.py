@@ -139,6 +139,12 @@ class TrialProgress:
         self.display.events.write("start", slots=self.slots, total=self.total, done=self.done)
         self.display.stage("trials", self.done, self.total, self._note())
 
+    def resize(self, slots: int) -> None:
+        """Take another number of trials at once: nodes have come or gone."""
+        self.slots = max(1, slots)
+        self.display.events.write("slots", slots=slots)
+        self.display.line(f"  {slots} trials at once from now on: the cluster has changed")
+
     def begin(self, index: int, trial_id: str) -> None:
         """Say that a trial was handed out."""
         self.display.events.write("begin", index=index, trial_id=trial_id)
@@ -171,9 +177,12 @@ class TrialProgress:
             clean_accuracy=record.clean_accuracy and record.clean_accuracy.overall.value,
             attack_accuracy=worst and worst.value,
             seconds=round(seconds, 1),
+            **({"rows_at_once": record.rows_at_once} if record.rows_at_once else {}),
         )
         self.display.events.record(record.trial_id)
         self.display.line(describe(record))
+        for what, rows in record.rows_at_once.items():
+            self.display.line(f"            not enough memory: {what} with {rows} rows at once")
         if self.done < self.total:
             self.display.stage("trials", self.done, self.total, self._note())
 

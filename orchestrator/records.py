@@ -272,6 +272,11 @@ class TrialRecord(Spec):
     train_loss: tuple[float, ...] = ()
     attacks: tuple[AttackRecord, ...] = ()
     plan: PlanSummary | None = None
+    rows_at_once: dict[str, int] = Field(
+        default_factory=dict,
+        description="Where a batch did not fit into memory: the rows that did, of training "
+        "(`train`) and of attacks by name.",
+    )
     cost_s: dict[str, float] = Field(default_factory=dict, description="Seconds by stage.")
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -281,13 +286,18 @@ class TrialRecord(Spec):
         return max((a.accuracy_at_1 for a in self.attacks), key=lambda r: r.value, default=None)
 
     def results_hash(self) -> str:
-        """Hash of everything but time and versions: equal for equal work.
+        """Hash of everything but time, memory and versions: equal for equal work.
 
         Curves are left out: they say how an attack got there, and older records have none.
         """
         return fingerprint(
             self.model_dump(
                 mode="json",
-                exclude={"cost_s": True, "versions": True, "attacks": {"__all__": {"curve"}}},
+                exclude={
+                    "cost_s": True,
+                    "versions": True,
+                    "rows_at_once": True,
+                    "attacks": {"__all__": {"curve"}},
+                },
             )
         )

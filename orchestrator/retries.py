@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from PIL import UnidentifiedImageError
+from pydantic import Field
 
 import tasks.errors
 from tasks.errors import ClusterError, DataError, DcdctlError, DiskFullError, StoreError
@@ -76,6 +77,7 @@ class Broken(Spec):
 
     failure: Failure
     kind: str
+    died: bool = Field(False, description="Ray says that its process died.")
     sentence: str
 
     @classmethod
@@ -89,7 +91,7 @@ class Broken(Spec):
         if failure == "storage" and not isinstance(error, StoreError):
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             kind = (DiskFullError if full else StoreError).__name__
-        return cls(failure=failure, kind=kind, sentence=_short(error))
+        return cls(failure=failure, kind=kind, died=_died(error), sentence=_short(error))
 
     def error(self) -> DcdctlError:
         """Return it as an error of ours again."""
@@ -97,6 +99,12 @@ class Broken(Spec):
         if isinstance(found, type) and issubclass(found, DcdctlError):
             return found(self.sentence)
         return ClusterError(self.sentence)
+
+
+def _died(error: BaseException) -> bool:
+    from ray.exceptions import ActorDiedError, NodeDiedError, WorkerCrashedError
+
+    return isinstance(error, ActorDiedError | NodeDiedError | WorkerCrashedError)
 
 
 def _short(error: BaseException) -> str:

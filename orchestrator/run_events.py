@@ -87,6 +87,8 @@ class RunEvents:
             case {"event": "start"}:
                 self.begun = []
                 self.slots = event.get("slots")
+            case {"event": "slots", "slots": int(slots)}:
+                self.slots = slots
             case {"event": "stage", "name": str(name), "done": int(done), "total": int(total)}:
                 count = StageCount(name, done, total)
                 names = [stage.name for stage in self.stages]

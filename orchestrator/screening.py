@@ -78,7 +78,7 @@ def screen(
     """
     from attacks.registry import make_attack
     from attacks.sharding import attack_devices, attack_on
-    from orchestrator.trial import stored
+    from orchestrator.attacking import stored
     from tasks.draws import Draws
     from tasks.evaluation import TARGET
     from tasks.evaluation import judge as say_whom

@@ -6,10 +6,9 @@ of Tune's own state: suggestions are recomputed, and a trial whose record is the
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from rich.console import Console
 
 from clusters.embedded import IN_A_JOB, embedded_ray
+from clusters.held_folders import held_folder
 from orchestrator.adaptive import measure_adaptive, still_to_measure
 from orchestrator.budget import HOUR
 from orchestrator.disk_space import require_margin, require_space
@@ -37,7 +37,15 @@ from orchestrator.judges import (
 )
 from orchestrator.ledger import set_aside_torn
 from orchestrator.open_run import shown_path
-from orchestrator.placement import Placement, capacity_now, enough_capacity, options, place
+from orchestrator.placement import (
+    Placement,
+    Slots,
+    capacity_now,
+    enough_capacity,
+    like,
+    options,
+    place,
+)
 from orchestrator.progress import Display, TrialProgress
 from orchestrator.provenance import note_needs, note_people
 from orchestrator.publisher import start_publisher
@@ -198,14 +206,16 @@ def _run_trials(
     if not spending.left:
         return spending.note(run, total)
     at_once = total if spec.sweep.search != "optuna" else min(total, spec.sweep.lookahead)
-    placed = place(
-        enough_capacity(spec.training.workers, display.line),
+    placed_on = functools.partial(
+        place,
         workers=spec.training.workers,
         trials=at_once,
         limit=spec.compute.concurrent_trials,
         grows=bool(os.environ.get(IN_A_JOB)),
         gpus_per_trial=spec.compute.gpus_per_trial,
     )
+    capacity = enough_capacity(spec.training.workers, display.line)
+    placed = placed_on(capacity)
     ledger = spending.ledger
     with ledger.stage("data and prior"):
         selection = choose(spec, store, display.stage)
@@ -243,6 +253,7 @@ def _run_trials(
     )
     bar = TrialProgress(display, total, total - len(queue.missing()), placed.slots)
     bar.start()
+    slots = Slots(placed, lambda: placed_on(like(capacity, capacity_now())), bar.resize)
 
     def finished(record: TrialRecord) -> None:
         bar.finish(record)
@@ -252,7 +263,7 @@ def _run_trials(
 
     if queue.missing():
         given = {"world": world_ref, "judges": judges_ref, "publisher": publisher}
-        _tune(spec, given | {"prior": prior}, queue, placed, bar, finished)
+        _tune(spec, given | {"prior": prior}, queue, placed, slots, bar, finished)
     ray.get(judges_ref)
     _write_evaluation(run, judges, spec)
     for judge in new_judges:
@@ -280,6 +291,7 @@ def _tune(
     shared: dict[str, Any],
     queue: TrialQueue,
     placed: Placement,
+    slots: Slots,
     bar: TrialProgress,
     finished: Callable[[TrialRecord], None],
 ) -> None:
@@ -287,21 +299,19 @@ def _tune(
     from orchestrator.tune_adapter import tune_queue
 
     compute = spec.compute
-    scratch = tempfile.mkdtemp(prefix="dcd-tune-")
-    try:
+    with held_folder("tune-") as scratch:
         tune_queue(
             shared | {"spec": spec},
             queue,
             placed=placed,
+            slots=slots,
             workers=spec.training.workers,
-            scratch=Path(scratch),
+            scratch=scratch,
             begun=bar.begin,
             finished=finished,
             lost=bar.lose,
             retries=RetryBudget(queue.total, compute.trial_retries, compute.sweep_retries),
         )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write_examples(run: Path, world: World) -> None:

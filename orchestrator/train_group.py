@@ -7,15 +7,15 @@ share no disk.
 
 from __future__ import annotations
 
+import functools
 import math
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clusters.held_folders import held_folder
 from orchestrator.bundle import Bundle
 from tasks.errors import ClusterError, DcdctlError, TrainingError
 from tasks.workers import Workers, least_workers, most_workers
@@ -54,6 +54,13 @@ class StateKeeper:
         found: tuple[int, Bundle] | None = ray.get(self.publisher.newest_state.remote(self.folder))
         return found
 
+    def rows_at_once(self) -> int | None:
+        """Return how many rows of a batch fit into memory; None where all did so far."""
+        import ray
+
+        found: int | None = ray.get(self.publisher.noted_rows.remote(self.folder))
+        return found
+
     def forget(self) -> None:
         """Remove the states: the training's result is where it belongs."""
         import ray
@@ -79,6 +86,7 @@ class Member:
         self.device = train.torch.get_device()
         if self.device.type == "cpu":
             torch.set_num_threads(1)
+        self.rows_at_once: int | None = None
         self._writing: Any = None
         self.started = self._written = -math.inf
 
@@ -94,11 +102,29 @@ class Member:
         handed = None
         if self.rank == 0:
             # A reference: what is handed around this way must be small.
-            handed = [self.keeper.publisher.newest_state.remote(self.keeper.folder)]
+            handed = [
+                self.keeper.publisher.newest_state.remote(self.keeper.folder),
+                self.keeper.publisher.noted_rows.remote(self.keeper.folder),
+            ]
         handed = collective.broadcast_from_rank_zero(handed)
         found: tuple[int, Bundle] | None = ray.get(handed[0])
+        self.rows_at_once = ray.get(handed[1])
         self.started = self._written = time.monotonic()
         return found
+
+    def halve(self, rows: int) -> None:
+        """Have the group started again with half as many rows at once.
+
+        Args:
+            rows: of all processes together, that did not fit into this one's memory.
+
+        Raises:
+            ClusterError: always; Ray Train starts the group again.
+        """
+        import ray
+
+        ray.get(self.keeper.publisher.note_rows.remote(self.keeper.folder, rows // 2))
+        raise ClusterError(f"{rows} rows at once do not fit into memory; {rows // 2} may")
 
     def offer(self, step: int, make: Callable[[], Bundle], *, last: bool = False) -> None:
         """Have a state kept if it is time for it; only the last one is waited for.
@@ -159,9 +185,8 @@ def train_group(
     from ray.train.torch import TorchConfig, TorchTrainer
 
     gpus = use_gpus(workers)
-    # Ray Train's own notes; nothing in there is needed afterwards.
-    notes = tempfile.mkdtemp(prefix="dcd-train-")
-    trainer = TorchTrainer(
+    trainer = functools.partial(
+        TorchTrainer,
         _process,
         train_loop_config={"loop": loop, "config": config, "keeper": keeper},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=LOST_AFTER_S),
@@ -173,22 +198,21 @@ def train_group(
             use_gpu=gpus,
             resources_per_worker=None if gpus else {"CPU": cores_each},
         ),
-        run_config=train.RunConfig(
-            name="train",
-            storage_path=notes,
-            failure_config=train.FailureConfig(max_failures=MAX_FAILURES),
-        ),
     )
     try:
-        answer = trainer.fit().return_value
+        with held_folder("train-") as notes:  # Ray Train's own; nobody needs them afterwards
+            run_config = train.RunConfig(
+                name="train",
+                storage_path=str(notes),
+                failure_config=train.FailureConfig(max_failures=MAX_FAILURES),
+            )
+            answer = trainer(run_config=run_config).fit().return_value
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise ClusterError(
             f"training {what} over {_count(workers)} processes did not finish ({reason}); the same "
             "command, or --resume, goes on from its last checkpoint"
         ) from error
-    finally:
-        shutil.rmtree(notes, ignore_errors=True)
     if answer and "error" in answer:
         raise TrainingError(answer["error"])
     found = keeper.newest()

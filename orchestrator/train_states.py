@@ -16,12 +16,13 @@ import shutil
 from pathlib import Path
 
 from orchestrator.bundle import Bundle, pack, unpack
-from orchestrator.store import disk_errors
+from orchestrator.store import disk_errors, write_atomic
 from tasks.errors import StoreError
 
 log = logging.getLogger(__name__)
 
 DIGESTS = "digests.json"
+ROWS = "rows-at-once.json"
 KEPT = 2
 """The newest, and the one to fall back to."""
 
@@ -65,6 +66,19 @@ def newest_state(folder: Path) -> tuple[int, Bundle] | None:
             return int(state.name), found
         log.warning("the checkpoint %s is torn; going on from the one before it", state)
     return None
+
+
+def note_rows(folder: Path, rows: int) -> None:
+    """Keep how many rows of a batch fit into memory, for whoever goes on with a training."""
+    write_atomic(folder / ROWS, json.dumps(rows))
+
+
+def noted_rows(folder: Path) -> int | None:
+    """Return how many rows of a batch fit into memory; None where all did so far."""
+    try:
+        return int(json.loads((folder / ROWS).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def read_state(folder: Path) -> Bundle | None:

@@ -232,9 +232,10 @@ def _trainer_task(
     """Train on one trial's data, attack and judge, in a Ray worker."""
     import torch
 
+    from orchestrator.attacking import attack_all
     from orchestrator.judges import load_panel
     from orchestrator.judging import judge_all
-    from orchestrator.trial import accuracy_of, attack_all
+    from orchestrator.trial import accuracy_of
     from tasks.checkpoint import load_checkpoint
 
     torch.set_num_threads(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.attacking import Attacked, attack_here
 from orchestrator.nameless import nameless
 from orchestrator.records import Accuracy, PlanSummary, Rate, TrialRecord
 from orchestrator.retries import classify, sentence
@@ -38,11 +39,6 @@ if TYPE_CHECKING:
 
 Fit = Callable[[Image8, pa.Table, int, "TrainingSpec", int], "Checkpoint"]
 """Trains on (images, plan, classes, spec, seed): in this process, or over several by Ray Train."""
-
-
-GROUP = 32
-"""Targets that one attack takes at once. Fixed, since rounding depends on the size of a batch: so
-nothing that is found depends on how many nodes there are."""
 
 
 @dataclass(frozen=True)
@@ -248,14 +244,11 @@ def _measure(
         accuracy = accuracy_of(classifier, world)
         utility = utility_of(classifier, world, recipe)
         people = people_of(classifier, world, recipe)
-    results: dict[str, Reconstructed] = {}
     if attack is not None:
         results, spent = attack(checkpoint, plan.attacks)
-        clock.seconds |= spent
     else:
-        for spec in plan.attacks:
-            with clock.stage(spec.label):
-                results |= attack_all(classifier, prior, world, (spec,))
+        results, spent = attack_here(classifier, prior, world, plan.attacks)
+    clock.seconds |= spent
     with clock.stage("wait for the evaluation classifier"):
         judges = panel()
     with clock.stage("evaluate"):
@@ -263,7 +256,10 @@ def _measure(
     arrays = {name: found.images for name, found in results.items()}
     arrays |= {f"{name}/verdict": verdict for name, verdict in verdicts.items()}
     np.savez(out / "reconstructions.npz", **arrays)  # type: ignore[arg-type]
+    fewer = {name: found.rows_at_once for name, found in results.items()}
+    fewer["train"] = checkpoint.meta.rows_at_once
     return {
+        "rows_at_once": {name: rows for name, rows in fewer.items() if rows is not None},
         "clean_accuracy": accuracy,
         "utility": utility,
         "people": people,
@@ -291,72 +287,6 @@ def accuracy_of(classifier: Classifier, world: World) -> Accuracy:
         targets=Rate.of(*hits.targets),
         bystanders=Rate.of(*hits.bystanders),
     )
-
-
-@dataclass(frozen=True)
-class Reconstructed:
-    """An attack's answer, as stored images (targets, n, s, s, 3), what it asked, how it got on."""
-
-    images: Image8
-    queries: int
-    curve: tuple[float, ...] = ()
-
-
-Attacked = Callable[
-    ["Checkpoint", Sequence["AttackSpec"]], tuple[dict[str, Reconstructed], dict[str, float]]
-]
-"""Runs attacks on a checkpoint: what each found, and the seconds it took, by its label."""
-
-
-def target_groups(count: int) -> list[slice]:
-    """Return which targets are attacked at once, of `count` in all."""
-    return [slice(start, min(start + GROUP, count)) for start in range(0, count, GROUP)]
-
-
-def attack_all(
-    classifier: Classifier,
-    prior: Prior,
-    world: World,
-    attacks: Sequence[AttackSpec],
-) -> dict[str, Reconstructed]:
-    """Run attacks against all attacked targets, each with the access that it declares."""
-    groups = target_groups(len(world.attacked))
-    return {
-        spec.label: joined([attack_group(spec, classifier, prior, world, g) for g in groups])
-        for spec in attacks
-    }
-
-
-def attack_group(
-    spec: AttackSpec, classifier: Classifier, prior: Prior, world: World, group: slice
-) -> Reconstructed:
-    """Run an attack against a group of the attacked targets at once."""
-    from attacks.registry import make_attack
-    from attacks.sharding import attack_devices, attack_on
-    from tasks.draws import Draws
-
-    attack = make_attack(spec, world.knowledge)
-    draws = Draws(world.seed, (spec.label,))
-    targets = world.attacked[group]
-    result, queries = attack_on(attack_devices(), attack, classifier, prior, targets, draws)
-    return Reconstructed(stored(result.images), queries, result.curve)
-
-
-def joined(parts: Sequence[Reconstructed]) -> Reconstructed:
-    """Return the groups' answers as one, in the order of the targets."""
-    from attacks.curve import join_curves
-
-    images = np.concatenate([part.images for part in parts])
-    curve = join_curves([part.curve for part in parts], [len(part.images) for part in parts])
-    return Reconstructed(images, sum(part.queries for part in parts), curve)
-
-
-def stored(images: torch.Tensor) -> Image8:
-    """Return images (targets, n, 3, s, s) in [0, 1] as they are stored, (targets, n, s, s, 3)."""
-    from tasks.evaluation import from_unit
-
-    flat = from_unit(images.flatten(0, 1))
-    return flat.reshape(*images.shape[:2], *flat.shape[1:])
 
 
 def fit_here(
@@ -387,6 +317,7 @@ def fit_here(
     draws = Draws(seed, ("train",))
     model = build_model(spec, num_classes, draws)
     views, labels = training_rows(images, recipe)
+    halved: list[int] = []
     losses = fit(
         model,
         views,
@@ -395,6 +326,7 @@ def fit_here(
         draws,
         device=default_device(),
         on_epoch=None if on_epoch is None else lambda state: on_epoch(state.epoch),
+        on_halved=halved.append,
     )
     meta = CheckpointMeta(
         training=spec,
@@ -402,6 +334,7 @@ def fit_here(
         image_size=images.shape[1],
         losses=tuple(losses),
         guarantee=guarantee_of(spec, len(labels)),
+        rows_at_once=halved[-1] if halved else None,
     )
     return Checkpoint(model, meta)
 

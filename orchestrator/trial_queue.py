@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
 from orchestrator.budget import HOUR, Budget
 from orchestrator.comparison_spec import compared_points
 from orchestrator.ledger import Ledger, device_hours
@@ -18,7 +20,7 @@ from orchestrator.records import TrialRecord
 from orchestrator.schedule import Schedule
 from orchestrator.search import known_enough, suggest
 from orchestrator.spec import ExperimentSpec
-from orchestrator.store import records_of
+from orchestrator.store import RECORD, records_of
 from orchestrator.task_meter import DriverMeter
 from orchestrator.trial import TrialPlan, World
 from tasks.workers import most_workers
@@ -132,6 +134,17 @@ class TrialQueue:
         self.schedule.start(chosen, now)
         self._given[chosen.index] = trial_id
         return plan, trial_id, self.run / "trials" / trial_id
+
+    def published(self, trial_id: str) -> TrialRecord | None:
+        """Return the record of a trial whose files are all in the storage; None where they are not.
+
+        A process may die between handing over its files and saying so.
+        """
+        try:
+            path = self.run / "trials" / trial_id / RECORD
+            return TrialRecord.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            return None
 
     def put(self, record: TrialRecord) -> None:
         """Take a finished trial's record."""

@@ -7,14 +7,14 @@ waits where the next setting depends on a trial that has not ended.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
-from ray.tune.search import Searcher
 
+from orchestrator.attacking import Reconstructed, attack_here
 from orchestrator.bundle import pack, scratch
 from orchestrator.halt import TrialStopped, start_halt, stoppable
 from orchestrator.placement import Placement, options
@@ -25,12 +25,15 @@ from orchestrator.store import RECORD
 from orchestrator.task_meter import DriverMeter, TrialMeter, start_meter
 from orchestrator.train_group import StateKeeper
 from orchestrator.trial import TrialPlan, fit_here, run_trial
+from orchestrator.trial_lease import held
 from orchestrator.trial_queue import TrialQueue
+from orchestrator.tune_search import QueueSearcher, Watch
 from tasks.errors import ClusterError
 from tasks.workers import Workers, several_workers
 
-PAUSE_S = 1.0
-"""Before a lost trial is handed out again: what broke it may need a moment to be noticed."""
+if TYPE_CHECKING:
+    from attacks.spec import AttackSpec
+    from tasks.checkpoint import Checkpoint
 
 NO_SCORES: dict[str, Any] = {"done": True, "clean_accuracy": -1.0, "attack_accuracy": 2.0}
 """What Tune is told of a trial without a record."""
@@ -51,20 +54,8 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         self.publisher = shared["publisher"]
         self.workers = shared["workers"]
         self.halt = shared["halt"]
-        self.spread = None
-        if shared["meter"] is not None:
-            from orchestrator.attack_tasks import attack_in_tasks
-
-            self.spread = functools.partial(
-                attack_in_tasks,
-                shared["task"],
-                shared["world"],
-                ray.put(self.prior),
-                len(self.world.attacked),
-                holds=shared["holds"],
-            )
-            self.meter = shared["meter"]
-            self.devices = shared["task"]["num_gpus"] or shared["task"]["num_cpus"]
+        self.lends, self.task, self.meter = shared["lends"], shared["task"], shared["meter"]
+        self.world_ref = shared["world"]
         self.config = config
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -79,7 +70,10 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         decides by the cause.
         """
         try:
-            with stoppable(self.halt):
+            with (
+                stoppable(self.halt),
+                held(self.publisher, self.config["trial_id"], self.config["lease"]),
+            ):
                 return self.run()
         except TrialStopped:
             return NO_SCORES
@@ -95,9 +89,6 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
             from orchestrator.distributed import fit_distributed
 
             fit = functools.partial(fit_distributed, keeper=keeper)
-        attack = None
-        if self.spread is not None:
-            attack = self.spread(TrialMeter(self.meter, self.config["trial_id"], self.devices))
         with scratch() as folder:
             record = run_trial(
                 plan,
@@ -107,12 +98,37 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
                 fit,
                 folder,
                 self.config["trial_id"],
-                attack,
+                self.attack,
             )
-            publish(self.publisher, Path(self.config["out"]), pack(folder), RECORD)
+            lease = self.config["trial_id"], self.config["lease"]
+            publish(self.publisher, Path(self.config["out"]), pack(folder), RECORD, lease)
         if several_workers(self.workers):
             keeper.forget()
         return told(record)
+
+    def attack(
+        self, checkpoint: Checkpoint, attacks: Sequence[AttackSpec]
+    ) -> tuple[dict[str, Reconstructed], dict[str, float]]:
+        """Attack in tasks where there is room for one now, as for the last trials, else here."""
+        from orchestrator.attack_tasks import attack_in_tasks, is_room
+
+        several = several_workers(self.workers)
+        if several or (self.lends and is_room(self.task)):
+            devices = self.task["num_gpus"] or self.task["num_cpus"]
+            spread = attack_in_tasks(
+                self.task,
+                self.world_ref,
+                self._prior_ref,
+                len(self.world.attacked),
+                TrialMeter(self.meter, self.config["trial_id"], devices),
+                holds=not several,
+            )
+            return spread(checkpoint, attacks)
+        return attack_here(checkpoint.classifier(), self.prior, self.world, attacks)
+
+    @functools.cached_property
+    def _prior_ref(self) -> Any:
+        return ray.put(self.prior)
 
     def _panel(self) -> Any:
         from orchestrator.judges import load_panel
@@ -137,112 +153,6 @@ def told(record: TrialRecord) -> dict[str, Any]:
     }
 
 
-class QueueSearcher(Searcher):  # type: ignore[misc]
-    """Hands out the trials of a queue in order, and decides what becomes of those that broke.
-
-    Args:
-        queue: the trials.
-        retries: how often one may be run again.
-        begun: called with the index and id of each trial that is handed out.
-        finished: called for each record.
-        lost: called for each trial that gave no record.
-
-    Attributes:
-        given_up: trials that are not run again in this sitting, the last one last.
-        ending: why none is handed out any more.
-    """
-
-    def __init__(
-        self,
-        queue: TrialQueue,
-        retries: RetryBudget,
-        begun: Callable[[int, str], None],
-        finished: Callable[[TrialRecord], None],
-        lost: Callable[[Lost], None],
-    ) -> None:
-        super().__init__(metric="attack_accuracy", mode="min")
-        self.queue = queue
-        self.retries = retries
-        self.begun = begun
-        self.finished = finished
-        self.lost = lost
-        self.given: dict[str, tuple[int, str]] = {}
-        self.given_up: list[Lost] = []
-        self.ending: Exception | None = None
-        self._pause_until = 0.0
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its searcher; what is in here lives in this process and in the run store."""
-        return {}
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the next trial's configuration, None to wait."""
-        running = self.queue.schedule.running
-        if self.ending is not None:
-            # Once it said that there is no more, Tune never asks again.
-            return None if running else str(Searcher.FINISHED)
-        if self.queue.clock() < self._pause_until:
-            return None
-        taken = self.queue.take()
-        if taken is None or (taken == "empty" and running):
-            return None  # what runs may be lost, and has to be handed out again then
-        if taken == "empty":
-            return str(Searcher.FINISHED)
-        plan, identity, out = taken
-        self.given[trial_id] = plan.index, identity
-        self.begun(plan.index, identity)
-        return {"plan": plan, "trial_id": identity, "out": str(out)}
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Take the record of a trial that ended."""
-        if error:
-            return  # `Watch.on_trial_error` comes next and knows what it was
-        if result and "record" in result:
-            record = TrialRecord.model_validate_json(result["record"])
-            try:
-                self.queue.put(record)
-                self.finished(record)
-            except Exception as cause:
-                # Out of here Tune would take it for the trial's, and run the trial again.
-                self.ending = self.ending or cause
-        elif result and "broken" in result:
-            self.broke(trial_id, Broken.model_validate_json(result["broken"]))
-        elif self.queue.schedule.over_budget:
-            self.queue.lose(self.given[trial_id][1])
-        else:
-            nothing = Broken(failure="trial", kind="", sentence="it ended without a record")
-            self.broke(trial_id, nothing)
-
-    def broke(self, trial_id: str, broken: Broken) -> None:
-        """Take a trial that gave no record."""
-        index, identity = self.given[trial_id]
-        verdict = self.retries.lost(identity, broken.failure)
-        try:
-            self.queue.lose(identity, again=verdict == "again")
-            lost = Lost(identity, index, broken, verdict)
-            if verdict == "again":
-                self._pause_until = self.queue.clock() + PAUSE_S
-            else:
-                self.given_up.append(lost)
-            if verdict == "end" and self.ending is None:
-                self.ending = (
-                    broken.error()
-                    if broken.failure == "storage"
-                    else ClusterError(f"{self.retries.said} ({broken.sentence})")
-                )
-            self.lost(lost)
-        except Exception as cause:
-            self.ending = self.ending or cause
-
-    def save(self, checkpoint_path: str) -> None:
-        """Keep nothing: the queue is rebuilt from the run store."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing."""
-
-
 def _keep_secrets_here() -> None:
     """Have Tune leave the storage's keys out of the trials' runtime environment.
 
@@ -256,36 +166,6 @@ def _keep_secrets_here() -> None:
     )
 
 
-class Watch(tune.Callback):  # type: ignore[misc]
-    """Sees what Tune tells no searcher: what killed a process, and that time passes."""
-
-    def __init__(self, searcher: QueueSearcher, halt: Any) -> None:
-        self.searcher = searcher
-        self.halt = halt
-        self.stopped = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks; nothing in here is needed afterwards."""
-        return {}
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Stop what runs when the budget is passed by a whole lease."""
-        queue = self.searcher.queue
-        queue.look()
-        if self.halt is not None and not self.stopped and queue.schedule.must_stop(queue.clock()):
-            self.stopped = True
-            self.halt.stop.remote()
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Take a trial whose process died."""
-        try:
-            error = trial.get_pickled_error()
-        except Exception:
-            error = None  # it was raised by what is not installed here
-        text = (trial.get_error() or "its process died").strip().splitlines()[-1]
-        self.searcher.broke(trial.trial_id, Broken.of(error or ClusterError(text)))
-
-
 def tune_queue(
     shared: dict[str, Any],
     queue: TrialQueue,
@@ -297,6 +177,7 @@ def tune_queue(
     finished: Callable[[TrialRecord], None],
     lost: Callable[[Lost], None] = lambda lost: None,
     retries: RetryBudget | None = None,
+    slots: Callable[[], int] | None = None,
     trainable: type[SweepTrial] = SweepTrial,
 ) -> None:
     """Run all missing trials of a queue, or as many as its budget allows.
@@ -304,13 +185,14 @@ def tune_queue(
     Args:
         shared: the experiment, references to world and judges, the prior, and the publisher.
         queue: the trials.
-        placed: how many at once, and what each holds.
+        placed: what each trial holds, and how many run at once to begin with.
         workers: training processes of a trial.
         scratch: Tune's own files; nothing in there is needed afterwards.
         begun: called in this process with the index and id of each trial that is handed out.
         finished: called in this process for each record.
         lost: called in this process for each trial that gave no record.
         retries: how often trials may be run again; None is what there is without settings.
+        slots: returns how many trials may run at once now; None is always what `placed` says.
         trainable: what a trial is; another one than `SweepTrial` only where the scheduling itself
             is measured.
 
@@ -320,13 +202,14 @@ def tune_queue(
             often than the whole sweep allows. All other trials have their record.
     """
     retries = retries or RetryBudget(queue.total)
-    searcher = QueueSearcher(queue, retries, begun, finished, lost)
+    searcher = QueueSearcher(
+        queue, retries, slots or (lambda: placed.slots), shared["publisher"], begun, finished, lost
+    )
     halt = start_halt() if queue.schedule.budget.limited else None
-    meter = start_meter() if placed.spread else None
+    meter = start_meter() if several_workers(workers) or placed.lends else None
     queue.meter = None if meter is None else DriverMeter(meter)
-    holds = bool(placed.trial.get("CPU"))
     own = {"workers": workers, "task": options(placed.task), "halt": halt}
-    own |= {"meter": meter, "holds": holds}
+    own |= {"lends": placed.lends, "meter": meter}
     _keep_secrets_here()
     resourced = tune.with_resources(
         tune.with_parameters(trainable, shared=shared | own),
@@ -337,7 +220,6 @@ def tune_queue(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1,  # the searcher says when there is no more: some are run again
-            max_concurrent_trials=placed.slots,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(

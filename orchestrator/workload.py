@@ -13,11 +13,11 @@ from typing import Literal
 
 from attacks.spec import AdaptiveSpec, AttackSpec
 from augment.spec import DcdSpec
+from orchestrator.attacking import target_groups
 from orchestrator.comparison_spec import compared_points
 from orchestrator.knowledge import READ_STEPS
 from orchestrator.search import ablation, planned_trials
 from orchestrator.spec import ExperimentSpec
-from orchestrator.trial import target_groups
 from tasks.serving.spec import ServingSpec
 from tasks.spec import Spec, fingerprint
 from tasks.training_spec import TrainingSpec

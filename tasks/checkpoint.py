@@ -1,9 +1,17 @@
-"""A trained classifier on disk: `model.safetensors` and `meta.json`, the latter written last."""
+"""A trained classifier on disk: `model.safetensors` and `meta.json`.
+
+Saving over one that is there may be killed at any moment: either the old one or the new one is
+read afterwards, whole. All new files are first written beside the old ones as `.NAME.next`. From
+when `.meta.json.next` has its name, last of all, the new checkpoint is the one that is read: each
+of its files under either of its two names. Then the old ones are replaced, `meta.json` at last, and
+what a kill left undone of that is done before the next one is saved.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +32,8 @@ from tasks.serving.spec import ServingSpec
 from tasks.spec import Spec
 from tasks.training_spec import TrainingSpec
 
-OUTPUT = "output.safetensors"
-"""Weights of an output defence, where there is one."""
+WEIGHTS, OUTPUT, META = "model.safetensors", "output.safetensors", "meta.json"
+"""The weights, those of an output defence where there is one, and what both mean."""
 
 
 class CheckpointMeta(Spec):
@@ -38,6 +46,9 @@ class CheckpointMeta(Spec):
     trained_on: dict[str, Any] = Field(default_factory=dict)
     serving: ServingSpec = ServingSpec()
     guarantee: Guarantee | None = Field(None, description="Of DP-SGD; others have none.")
+    rows_at_once: int | None = Field(
+        None, description="Where a batch did not fit into memory: the parts that did."
+    )
     weights_sha256: str = Field("", description="Of model.safetensors; empty in older files.")
 
 
@@ -67,22 +78,46 @@ class Checkpoint:
             OSError: the disk is full, or the folder cannot be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        _finish(folder)
         weights = {name: value.contiguous() for name, value in self.module.state_dict().items()}
-        # A kill leaves what was there before, or weights that the digest disowns. Written by us,
-        # since safetensors' own error for a full disk does not say in its type that it is one.
+        # Written by us, since safetensors' own error for a full disk does not say in its type that
+        # it is one.
         data = save(weights)
-        _write_whole(folder / "model.safetensors", data)
+        _write_whole(_next(folder / WEIGHTS), data)
+        output = _next(folder / OUTPUT)
+        output.unlink(missing_ok=True)
         if self.output is not None:
-            _write_whole(folder / OUTPUT, save(self.output.state_dict()))
+            _write_whole(output, save(self.output.state_dict()))
         meta = self.meta.model_copy(update={"weights_sha256": hashlib.sha256(data).hexdigest()})
         text = json.dumps(meta.model_dump(mode="json"), indent=2)
-        _write_whole(folder / "meta.json", f"{text}\n".encode())
+        _write_whole(_next(folder / META), f"{text}\n".encode())
+        _finish(folder)
         return folder
+
+
+def _next(path: Path) -> Path:
+    """Return the name of a file that is to replace another."""
+    return path.with_name(f".{path.name}.next")
+
+
+def _finish(folder: Path) -> None:
+    """Put the files of a checkpoint that was written whole in place of the one before it."""
+    if not _next(folder / META).exists():
+        return
+    for name in (WEIGHTS, OUTPUT, META):
+        with suppress(FileNotFoundError):
+            _next(folder / name).replace(folder / name)
+
+
+def _newest(folder: Path, name: str) -> Path:
+    """Return where a file of the checkpoint that counts is."""
+    coming = _next(folder / name)
+    return coming if _next(folder / META).exists() and coming.exists() else folder / name
 
 
 def _write_whole(path: Path, data: bytes) -> None:
     """Write a file that appears under its name when all of it is written."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name.lstrip('.')}.partial")
     try:
         partial.write_bytes(data)
         partial.replace(path)
@@ -102,11 +137,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         MissingDataError: the folder holds none.
         DataError: a file is damaged, or the weights do not fit the network.
     """
-    meta_file, weights_file = folder / "meta.json", folder / "model.safetensors"
-    for file in (meta_file, weights_file):
+    meta_file, weights_file = _newest(folder, META), _newest(folder, WEIGHTS)
+    for file, name in ((meta_file, META), (weights_file, WEIGHTS)):
         if not file.is_file():
             raise MissingDataError(
-                f"{folder} holds no checkpoint: {file.name} is missing; name a folder that "
+                f"{folder} holds no checkpoint: {name} is missing; name a folder that "
                 "`dcdctl train` wrote"
             )
     try:
@@ -120,7 +155,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         module.load_state_dict(load_file(weights_file))
         output = make_output(meta.serving.defense, meta.num_classes)
         if output is not None:
-            output.load_state_dict(load_file(folder / OUTPUT))
+            output.load_state_dict(load_file(_newest(folder, OUTPUT)))
             output.eval().requires_grad_(False)
     except (ValidationError, SafetensorError, RuntimeError, UnicodeDecodeError, OSError) as error:
         raise DataError(

@@ -10,6 +10,7 @@ DcdctlError                     exit code 1
 │   ├── ForgottenPersonError        somebody is in the data whom the storage was told to forget
 │   └── UnsafePickleError           a file of weights would run code when it is unpickled
 ├── TrainingError               4   training broke (a loss that is not finite)
+│   └── MemoryEndedError            it does not fit into memory
 ├── AttackError                 5   an attack broke
 │   ├── NonFiniteLossError          its loss is not finite
 │   └── AccessError                 it asked for more than its threat model grants
@@ -84,6 +85,10 @@ class TrainingError(DcdctlError):
     """Training broke."""
 
     exit_code = 4
+
+
+class MemoryEndedError(TrainingError):
+    """Training does not fit into memory, however few rows are worked on at once."""
 
 
 class AttackError(DcdctlError):

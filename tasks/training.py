@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,13 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from tasks.batches import batches_an_epoch, epoch_batches
-from tasks.classifiers import seeded
+from tasks.classifiers import normalise, seeded
 from tasks.defenses.defense import Defense, Forward
-from tasks.defenses.dp_sgd import fit_privately
+from tasks.defenses.dp_sgd import AT_ONCE, fit_privately
 from tasks.defenses.registry import make_defense
 from tasks.device import autocast_dtype
 from tasks.draws import Draws
-from tasks.errors import TrainingError
+from tasks.errors import MemoryEndedError, TrainingError
+from tasks.memory import halving
 from tasks.pipelines.pipeline import Pipeline
 from tasks.training_spec import TrainingSpec
 
@@ -53,11 +55,19 @@ def fit(
     start: TrainingState | None = None,
     on_epoch: Callable[[TrainingState], None] | None = None,
     pipeline: Pipeline | None = None,
+    at_once: int | None = None,
+    on_halved: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Train a classifier in place.
 
     AdamW with a one-cycle schedule, cross entropy, optional augmentation; and what the settings'
     defence makes of them.
+
+    A batch that does not fit into memory is worked on in parts, half as many rows at once each
+    time, from the beginning: the step is still over the whole batch. Without layers that look at
+    a batch as a whole the result is the same but for rounding; batch normalisation, dropout and
+    trainers that mix images see the parts, and the result is another one. One of several processes
+    cannot halve alone: it raises, and whoever starts them again says how many rows at once.
 
     Args:
         model: takes normalised images; wrapped in DistributedDataParallel when world > 1.
@@ -72,6 +82,8 @@ def fit(
         on_epoch: called after each epoch; the state is filled when it is called.
         pipeline: what a trainer does to views and loss beside the defence; its rows and pixels were
             chosen before.
+        at_once: rows of a batch, over all processes, that are worked on at once; None is all.
+        on_halved: called with the rows at once whenever there have to be fewer.
 
     Returns:
         Mean training loss of each epoch.
@@ -79,8 +91,62 @@ def fit(
     Raises:
         TrainingError: the loss is not finite, a process would get less than two rows a batch, or
             the defence cannot be trained so.
+        MemoryEndedError: not even two rows at once fit into memory; or, in one of several
+            processes, not so many.
     """
-    device = device or images.device
+    plain = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    # On the processor: what is short may be a GPU's memory.
+    fresh = {name: value.detach().cpu().clone() for name, value in plain.state_dict().items()}
+    rows = min(at_once or spec.batch_size, spec.batch_size)
+    too_large = MemoryEndedError(
+        f"training {spec.architecture} does not fit into memory with {rows} rows at once"
+        if world > 1
+        else f"training {spec.architecture} does not fit into memory, not even with 2 rows at once;"
+        " use smaller images, a narrower network, or a machine with more memory"
+    )
+    tried = False
+
+    def attempt(rows: int) -> list[float]:
+        nonlocal tried
+        if tried:
+            plain.load_state_dict(fresh)
+            if on_halved is not None:
+                on_halved(rows)
+        tried = True
+        return _fit(
+            model,
+            images,
+            labels,
+            spec,
+            draws,
+            device=device or images.device,
+            rank=rank,
+            world=world,
+            start=start,
+            on_epoch=on_epoch,
+            pipeline=pipeline,
+            at_once=rows,
+        )
+
+    return halving(attempt, rows, rows if world > 1 else 2, too_large)[0]
+
+
+def _fit(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    spec: TrainingSpec,
+    draws: Draws,
+    *,
+    device: torch.device,
+    rank: int,
+    world: int,
+    start: TrainingState | None,
+    on_epoch: Callable[[TrainingState], None] | None,
+    pipeline: Pipeline | None,
+    at_once: int,
+) -> list[float]:
+    """Train with so many rows at once."""
     if min(len(labels), spec.batch_size) < 2 * world:
         raise TrainingError(
             f"{len(labels)} training rows in batches of {spec.batch_size} for {world} processes; "
@@ -100,7 +166,15 @@ def fit(
                 on_epoch(done)
 
         return fit_privately(
-            model, images, labels, spec, draws, device=device, schedule=one_cycle, on_epoch=count
+            model,
+            images,
+            labels,
+            spec,
+            draws,
+            device=device,
+            schedule=one_cycle,
+            on_epoch=count,
+            at_once=min(AT_ONCE, at_once),
         )
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     plain = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
@@ -153,19 +227,25 @@ def fit(
                 rate = one_cycle(progress)
                 for group in optimizer.param_groups:
                     group["lr"] = spec.learning_rate * rate
-                views = ((views - 0.5) / 0.5).to(device, memory_format=torch.channels_last)
-                loss = pipeline.loss(
-                    partial(_loss_at, defense, forward, progress),
-                    views,
-                    wanted.to(device),
-                    epoch_draws.child("trainer", batch),
-                )
-                # DistributedDataParallel averages over processes: times `world` makes it a sum.
-                scaler.scale(loss * (world / rows)).backward()
+                shares = parts_of(len(views), rows, world, at_once)
+                for number, share in enumerate(shares):
+                    own = epoch_draws.child("trainer", batch)
+                    last = share.stop == len(views)
+                    # The gradients of the parts add up to the batch's; processes meet at the last.
+                    with nullcontext() if last or world == 1 else _unmet(model):
+                        loss = pipeline.loss(
+                            partial(_loss_at, defense, forward, progress),
+                            normalise(views[share]).to(device, memory_format=torch.channels_last),
+                            wanted[share].to(device),
+                            own if len(shares) == 1 else own.child("part", number),
+                        )
+                        # DistributedDataParallel averages over processes: times `world` makes it a
+                        # sum.
+                        scaler.scale(loss * (world / rows)).backward()
+                    total += loss.detach() * world / rows
                 scaler.step(optimizer)
                 scaler.update()
                 optimizer.zero_grad(set_to_none=True)
-                total += loss.detach() * world / rows
         if world > 1:
             torch.distributed.all_reduce(total)
             total /= world
@@ -183,6 +263,27 @@ def fit(
             state.scaler = scaler.state_dict()
             on_epoch(state)
     return state.losses
+
+
+def parts_of(own: int, rows: int, world: int, at_once: int) -> list[slice]:
+    """Return the parts of one process's share of a batch, the same number in every process.
+
+    Args:
+        own: rows of the share.
+        rows: of the whole batch.
+        world: number of processes.
+        at_once: rows that all processes together work on at once.
+    """
+    count = min(-(-rows // at_once), max(1, rows // world // 2))
+    ends = [own * i // count for i in range(count + 1)]
+    return [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def _unmet(model: nn.Module) -> AbstractContextManager[None]:
+    """Return a block in which processes do not exchange gradients."""
+    assert isinstance(model, nn.parallel.DistributedDataParallel)
+    unmet: AbstractContextManager[None] = model.no_sync()
+    return unmet
 
 
 def _loss_at(

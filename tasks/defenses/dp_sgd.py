@@ -38,6 +38,7 @@ def fit_privately(
     device: torch.device,
     schedule: Callable[[float], float],
     on_epoch: Callable[[int], None] | None = None,
+    at_once: int = AT_ONCE,
 ) -> list[float]:
     """Train a classifier in place by DP-SGD, in float32.
 
@@ -50,6 +51,7 @@ def fit_privately(
         device: where to train.
         schedule: share of the peak learning rate at a progress in [0, 1).
         on_epoch: called with the number of epochs done.
+        at_once: images whose gradients are held at a time; changes the rounding alone.
 
     Returns:
         Mean training loss of each epoch.
@@ -107,6 +109,7 @@ def fit_privately(
                             _views(images, rows, spec, draws.child("epoch", epoch, "step", step)),
                             labels[torch.from_numpy(rows)],
                             device,
+                            at_once,
                         )
                         seen += len(rows)
                 losses.append(total / max(1, seen))
@@ -148,12 +151,13 @@ def _step(
     views: Tensor,
     labels: Tensor,
     device: torch.device,
+    at_once: int,
 ) -> float:
     """Take one step over all sampled images, a few at a time; return the sum of their losses."""
     total = 0.0
-    starts = range(0, max(1, len(labels)), AT_ONCE)
+    starts = range(0, max(1, len(labels)), at_once)
     for start in starts:
-        part = slice(start, start + AT_ONCE)
+        part = slice(start, start + at_once)
         logits = model(views[part].to(device))
         loss = functional.cross_entropy(logits, labels[part].to(device), reduction="sum")
         loss.backward()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 
-from attacks import pool
+from attacks.parts import at_once, spread_by
 from attacks.registry import make_attack
 from tasks.classifiers import LabelsOnly, ScoresOnly, TorchClassifier
 from tasks.draws import Draws
@@ -25,8 +28,6 @@ def toy() -> ToyWorld:
 LOOKS_ELSEWHERE = {"adaptive-reject", "adaptive-level"}
 """They leave the surest answer on purpose; tests/attacks/test_adaptive.py says what they find."""
 
-BATCHED = ["pool", "search", "candidates", "mirror_w", "mirror_b", "gmi", "if_gmi", "brep_mi"]
-BATCHED += ["adaptive", "sharpness"]
 
 RANKS_ITSELF = {f"adaptive-{name}" for name in ("modes", "sharp", "level", "attribute")}
 """Their order is not the confidence's."""
@@ -76,14 +77,37 @@ def test_a_target_does_not_depend_on_who_is_attacked_beside_it(name: str, toy: T
     assert torch.allclose(together.images[1], alone.images[0], atol=1e-5)
 
 
-def test_the_batch_size_changes_nothing(
-    name: str, toy: ToyWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_batch_size_changes_nothing(name: str, toy: ToyWorld) -> None:
     whole = toy.run(name)
-    for module in BATCHED:
-        monkeypatch.setattr(f"attacks.{module}.BATCH", 5)
-    assert torch.allclose(whole.images, toy.run(name).images, atol=1e-5)
-    assert pool.BATCH == 5
+    with at_once(5):
+        assert torch.allclose(whole.images, toy.run(name).images, atol=1e-5)
+
+
+def test_batches_that_others_compute_give_the_same_bits(name: str, toy: ToyWorld) -> None:
+    """As it is over a cluster: they have copies, and give back no more than their answer."""
+    bundles = []
+
+    def elsewhere(work: Any, classifier: Any, shared: Any, parts: Sequence[Any]) -> list[Any]:
+        found = []
+        for some in (parts[0::2], parts[1::2]):
+            theirs, common, own = copy.deepcopy((classifier, shared, list(some)))
+            before = theirs.queries
+            found.append([work(theirs, common, part) for part in own])
+            classifier.queries += theirs.queries - before
+            bundles.append(len(own))
+        return [found[i % 2][i // 2] for i in range(len(parts))]
+
+    with at_once(5):
+        access, other = toy.access(name), toy.access(name)
+        attack = make_attack(SPECS[name], toy.knowledge())
+        here = attack.run(access, toy.prior, toy.targets, Draws(0))
+        with spread_by(elsewhere):
+            there = attack.run(other, toy.prior, toy.targets, Draws(0))
+    assert bundles
+    assert torch.equal(here.images, there.images)
+    assert torch.equal(here.confidence, there.confidence)
+    assert here.curve == there.curve
+    assert access.queries == other.queries
 
 
 def test_the_model_is_left_as_it_was(name: str, toy: ToyWorld) -> None:

@@ -17,7 +17,7 @@ import pytest
 from orchestrator.store import records_of
 
 SWEEP = """
-import json, os, sys
+import functools, json, os, sys, time
 from pathlib import Path
 from clusters.embedded import DRIVER_ENV, WORKER_ENV
 os.environ.update(DRIVER_ENV | WORKER_ENV)
@@ -25,7 +25,8 @@ import ray
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
-nodes, gpus, storage, scratch = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+nodes, gpus, late = (int(arg) for arg in sys.argv[1:4])
+storage, scratch = sys.argv[4:]
 cluster = Cluster(
     initialize_head=True,
     head_node_args={"num_cpus": 2, "num_gpus": gpus, "temp_dir": scratch}
@@ -40,14 +41,18 @@ from orchestrator.smoke import smoke
 from orchestrator.spec import ExperimentSpec
 from orchestrator.sweep import run_sweep
 
-where, step = [], tune_adapter.SweepTrial.step
+where = []
 class Traced(tune_adapter.SweepTrial):
     def step(self):
+        time.sleep(20)  # longer than another process takes to start: else one does all trials
         return super().step() | {"node": ray.get_runtime_context().get_node_id()}
-tune_adapter.SweepTrial = Traced
+tune_adapter.tune_queue = functools.partial(tune_adapter.tune_queue, trainable=Traced)
 ended = tune_adapter.QueueSearcher.on_trial_complete
 def traced(self, trial_id, result=None, error=False):
     where.append((result or {}).get("node"))
+    if len(where) == 1:
+        for _ in range(late):
+            cluster.add_node(num_cpus=2, num_gpus=gpus)
     ended(self, trial_id, result, error)
 tune_adapter.QueueSearcher.on_trial_complete = traced
 
@@ -55,7 +60,7 @@ spec = smoke(ExperimentSpec())
 spec = spec.model_copy(update={
     "storage": storage,
     "adaptive_attacks": spec.adaptive_attacks[:1],
-    "sweep": spec.sweep.model_copy(update={"trials": 4, "lookahead": 4}),
+    "sweep": spec.sweep.model_copy(update={"trials": 4 + 3 * late, "lookahead": 8}),
     "tracking": spec.tracking.model_copy(update={"enabled": False}),
 })
 outcome = run_sweep(spec, console=Console(quiet=True))
@@ -65,12 +70,15 @@ cluster.shutdown()
 """
 
 
-def sweep(nodes: int, gpus: int, folder: Path) -> tuple[dict[str, list[str]], list[str]]:
+def sweep(
+    nodes: int, gpus: int, folder: Path, late: int = 0
+) -> tuple[dict[str, list[str]], list[str]]:
     folder.mkdir()
     (folder / "tmp" / "ray").mkdir(parents=True)  # where Ray notes its address
     short = Path(f"/tmp/fl{os.getpid()}{nodes}{gpus}")  # noqa: S108  (a socket's path is limited)
+    numbers = [str(number) for number in (nodes, gpus, late)]
     ended = subprocess.run(
-        [sys.executable, "-c", SWEEP, str(nodes), str(gpus), str(folder / "store"), str(short)],
+        [sys.executable, "-c", SWEEP, *numbers, str(folder / "store"), str(short)],
         env=os.environ | {"TMPDIR": str(folder / "tmp"), "RAY_USAGE_STATS_ENABLED": "0"},
         capture_output=True,
         text=True,
@@ -92,6 +100,13 @@ def test_two_nodes_share_a_sweep_and_find_what_one_finds(tmp_path: Path) -> None
     assert len(set(spread["nodes"])) == 2
     assert len(expected) == 5
     assert found == expected
+
+
+@pytest.mark.slow
+def test_a_node_that_joins_in_the_middle_takes_trials_and_changes_nothing(tmp_path: Path) -> None:
+    grown, found = sweep(1, 0, tmp_path / "grown", late=1)
+    assert len(set(grown["nodes"])) == 2
+    assert found[:5] == sweep(2, 0, tmp_path / "two")[1]
 
 
 @pytest.mark.slow

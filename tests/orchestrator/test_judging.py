@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 
 from attacks.spec import PpaSpec
+from orchestrator.attacking import Reconstructed
 from orchestrator.judging import judge_all
 from orchestrator.records import AttackRecord
 from orchestrator.stages import target_strata
-from orchestrator.trial import Reconstructed, World
+from orchestrator.trial import World
 from tasks.evaluation.features import Floats
 from tasks.evaluation.panel import Panel
 from tasks.evaluation.sampling import TargetSample

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.placement import Capacity, place
+from orchestrator.placement import Capacity, Placement, Slots, like, place
 from orchestrator.store import records_of
 from tasks.errors import ClusterError
 from tasks.workers import WorkerRange
@@ -85,6 +86,36 @@ def test_an_elastic_training_waits_for_its_least() -> None:
         )
 
 
+def test_what_runs_at_once_is_counted_again_while_nodes_come_and_go() -> None:
+    now, cores, told = [0.0], [2.0], list[int]()
+
+    def again() -> Placement:
+        return place(Capacity(cores[0]), workers=2, trials=9)
+
+    slots = Slots(again(), again, told.append, lambda: now[0])
+    assert slots() == 1
+    cores[0] = 8.0
+    assert slots() == 1  # not looked at again yet
+    now[0] = 6.0
+    assert slots() == 4
+    cores[0], now[0] = 1.0, 12.0
+    assert slots() == 1  # too small for a trial: what is lost waits for nodes to come back
+    cores[0], now[0] = 4.0, 18.0
+    assert slots() == 2
+    assert told == [4, 1, 2]
+
+
+def test_a_cluster_that_began_without_gpus_is_counted_by_its_cores() -> None:
+    assert like(Capacity(2), Capacity(18, 4)) == Capacity(18)
+    assert like(Capacity(2, 1), Capacity(18, 4)) == Capacity(18, 4)
+
+
+def test_who_lends_idle_cores() -> None:
+    assert place(Capacity(4), workers=1, trials=2).lends
+    assert not place(Capacity(4), workers=1, trials=2, limit=2).lends
+    assert not place(Capacity(4), workers=2, trials=2).lends
+
+
 def sweep(storage: Path, settings: dict[str, int]) -> subprocess.CompletedProcess[str]:
     dcdctl = str(Path(sys.executable).with_name("dcdctl"))
     words = [f"--set={key}={value}" for key, value in settings.items()]
@@ -119,3 +150,29 @@ def test_attacks_that_are_spread_over_idle_cores_find_the_same(tmp_path: Path) -
         hashes.append([record.results_hash() for record in records_of(run)])
     assert len(hashes[0]) == 2
     assert hashes[0] == hashes[1]
+
+
+SEES = """
+import ast
+import os
+from clusters.embedded import DRIVER_ENV, WORKER_ENV
+os.environ.update(DRIVER_ENV | WORKER_ENV)
+import ray
+ray.init(address="local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False,
+         logging_level="ERROR", runtime_env={"env_vars": WORKER_ENV})
+def seen():
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+print([ray.get(ray.remote(num_gpus=n, num_cpus=0)(seen).remote()) for n in (0, 1, 0.5)])
+"""
+
+
+@pytest.mark.slow
+def test_a_task_sees_the_gpus_that_it_asked_for_and_no_other() -> None:
+    """The devices are counted, not there: what torch would take for one is the variable."""
+    ended = subprocess.run(
+        [sys.executable, "-c", SEES], capture_output=True, text=True, timeout=200, check=True
+    )
+    nothing, whole, half = ast.literal_eval(ended.stdout.splitlines()[-1])
+    assert nothing == ""
+    assert whole in ("0", "1")
+    assert half in ("0", "1")
