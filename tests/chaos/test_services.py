@@ -130,7 +130,7 @@ def test_mlflow_that_comes_and_goes_and_a_clock_that_jumps(
     chance: random.Random,
     tmp_path: Path,
 ) -> None:
-    """The server is away at the start, in the middle and at the end; the clock is set again and again."""
+    """The server is away at the start, in the middle and at the end; the clock jumps."""
     expected = undisturbed(LONG)
     clock = tmp_path / "clock"
     clock.write_text("0")
