@@ -66,7 +66,7 @@ def stream_plan(
         TargetClassError: as `make_plan` does.
         SurrogateError: as `make_plan` does.
     """
-    _check_independent(dcd, targets)
+    check_independent(dcd, targets)
     check_names(dcd, targets)
     spill = _Spill(targets, num_classes, scratch, group)
     wanted, known = set(dcd.receivers or ()), dict[str, int]()
@@ -189,7 +189,12 @@ class _Spill:
         file.write_table(rows)
 
 
-def _check_independent(dcd: DcdSpec, targets: Sequence[TargetClass]) -> None:
+def check_independent(dcd: DcdSpec, targets: Sequence[TargetClass]) -> None:
+    """Refuse levers that make targets depend on each other.
+
+    Raises:
+        SpecError: no group of them can be planned alone.
+    """
     if dcd.mode == "official":
         raise SpecError(
             "dcd.mode=official looks at all targets together, so it cannot be planned in batches; "

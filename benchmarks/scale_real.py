@@ -6,8 +6,9 @@ Real is: `ray.cluster_utils.Cluster` on this machine, Ray Tune, the sweep's own 
 only a trial sleeps instead of training, for a time that is known beforehand. What the model has to
 be told (how long a process takes to start, and what a trial costs beside its work) is measured on
 one node; two and four nodes are then predicted, and the error is printed. All nodes share the cores
-of this machine, so more processes start more slowly than on nodes of their own: a second prediction
-is told the start-up that was measured beside it.
+of this machine, so more processes start more slowly than on nodes of their own. So a second
+prediction adds the processor time of a start, measured on one node, for each process that waits for
+a core; a third is told the start-up that was measured beside it.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class SleepingTrial(SweepTrial):
 
     def setup(self, config: dict[str, Any], shared: dict[str, Any]) -> None:
         """Take the lengths; no data, no judges."""
+        self.start_cpu = time.process_time()  # of this process until it can work: imports
         self.lengths = shared["lengths"]
         self.halt = shared["halt"]
         self.config = config
@@ -68,19 +70,23 @@ class SleepingTrial(SweepTrial):
             settings={},
             seed=0,
             cost_s={"train": time.time() - began, "began": 0.0},
-            versions={"began": repr(began)},
+            versions={"began": repr(began), "start_cpu": repr(self.start_cpu)},
         )
         return {"done": True, "record": record.model_dump_json(), "attack_accuracy": 1.0}
 
 
 @dataclass
 class Measured:
-    """One real search: when each trial was handed out, began, and was heard of again."""
+    """One real search: when each trial was handed out, began, and was heard of again.
+
+    `start_cpu_s` is the processor time of a process until it can work, the mean over processes.
+    """
 
     makespan_s: float
     given: dict[int, float]
     began: dict[int, float]
     heard: dict[int, float]
+    start_cpu_s: float
 
 
 @contextlib.contextmanager
@@ -126,10 +132,12 @@ def run(count: int, lengths: list[float], hours: float | None = None) -> Measure
     given: dict[int, float] = {}
     began: dict[int, float] = {}
     heard: dict[int, float] = {}
+    start_cpu: set[float] = set()
 
     def finished(record: TrialRecord) -> None:
         heard[record.index] = time.time()
         began[record.index] = float(record.versions["began"])
+        start_cpu.add(float(record.versions["start_cpu"]))
 
     with nodes(count), tempfile.TemporaryDirectory(prefix="dcd-") as folder:
         queue = TrialQueue(spec, nobody, "", Path(folder) / "run", len(lengths))
@@ -147,7 +155,7 @@ def run(count: int, lengths: list[float], hours: float | None = None) -> Measure
         )
     for times in (began, heard):
         times.update({index: at - started for index, at in times.items()})
-    return Measured(max(heard.values()), given, began, heard)
+    return Measured(max(heard.values()), given, began, heard, statistics.mean(start_cpu))
 
 
 def overheads(found: Measured, lengths: list[float], slots: int) -> tuple[float, float]:
@@ -167,17 +175,27 @@ def main() -> None:
     print(circumstances())
     lengths = lengths_of(args.trials, args.median_s, 0.3)
     told: tuple[float, float] | None = None
+    cores, start_cpu = float(os.cpu_count() or 1), 0.0
     for count in args.nodes:
         found = run(count, lengths)
         own = overheads(found, lengths, count * SLOTS)
-        told = told or own
+        if told is None:
+            told, start_cpu = own, found.start_cpu_s
+        # Nodes of their own would start side by side; here their processes share the cores.
+        queued = start_cpu * (max(1.0, count * SLOTS / cores) - max(1.0, SLOTS / cores))
         text = f"  {count} x {SLOTS}: real {found.makespan_s:.1f} s"
-        for name, (first, beside) in (("told of one node", told), ("of its own start", own)):
+        for name, (first, beside) in (
+            ("told of one node", told),
+            ("and that all share these cores", (told[0] + queued, told[1])),
+            ("of its own start", own),
+        ):
             fleet = Fleet(count, SLOTS, first_s=first, next_s=beside, decide_s=0.0)
             model = Model(lengths, fleet).run().makespan_s
             text += f"; model {name} {model:.1f} s ({model / found.makespan_s - 1:+.1%})"
         print(
-            f"{text}; a slot starts after {own[0]:.1f} s, a trial costs {own[1]:.2f} s", flush=True
+            f"{text}; a slot starts after {own[0]:.1f} s, a trial costs {own[1]:.2f} s, "
+            f"a start {found.start_cpu_s:.1f} s of a core",
+            flush=True,
         )
 
 

@@ -76,6 +76,7 @@ class Budget:
         limits: what may be spent.
         spent_hours: device-hours of everything that ended, in this sitting and before.
         leases: what runs, by trial.
+        beside: device-hours of tasks that run beside a trial's lease and for it, by trial.
         largest_hours: the largest lease that was ever opened; the accounts never pass the limit by
             more.
     """
@@ -83,6 +84,7 @@ class Budget:
     limits: Limits = Limits()
     spent_hours: float = 0.0
     leases: dict[str, Lease] = field(default_factory=dict)
+    beside: dict[str, float] = field(default_factory=dict)
     largest_hours: float = 0.0
 
     @property
@@ -92,12 +94,19 @@ class Budget:
 
     def committed_hours(self, now_s: float) -> float:
         """Return what is spent, and what everything that runs has taken or is expected to take."""
-        running = (max(x.spent_hours(now_s), x.reserve_hours) for x in self.leases.values())
+        running = (
+            max(self.taken_hours(trial, now_s), lease.reserve_hours)
+            for trial, lease in self.leases.items()
+        )
         return self.spent_hours + sum(running)
 
     def live_hours(self, now_s: float) -> float:
         """Return what is spent, with what everything that runs has taken until now."""
-        return self.spent_hours + sum(x.spent_hours(now_s) for x in self.leases.values())
+        return self.spent_hours + sum(self.taken_hours(trial, now_s) for trial in self.leases)
+
+    def taken_hours(self, trial: str, now_s: float) -> float:
+        """Return what a trial with a lease has taken until now, with the tasks beside it."""
+        return self.leases[trial].spent_hours(now_s) + self.beside.get(trial, 0.0)
 
     def admits(self, devices: float, reserve_s: float | None, now_s: float) -> bool:
         """Say whether a trial may start beside those that run.
@@ -132,6 +141,7 @@ class Budget:
             hours: device-hours, as measured where it ran.
         """
         del self.leases[trial]
+        self.beside.pop(trial, None)
         self.spent_hours += max(0.0, hours)
 
     def overdrawn(self, now_s: float) -> bool:

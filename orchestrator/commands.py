@@ -92,9 +92,8 @@ def augment(
     from orchestrator.forget import note_output
     from orchestrator.image_files import ImageFiles
     from orchestrator.materialise import materialise, write_recipes
-    from orchestrator.planning import rows_in_order
+    from orchestrator.plan_tally import plan_digest, rows_in_order
     from orchestrator.progress import Pace
-    from orchestrator.trial import plan_digest
 
     chosen = None if codec is None else Codec.parse(codec)
     display, pace = Display(console), Pace()

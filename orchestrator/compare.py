@@ -99,21 +99,30 @@ def run_each(
     """
     from orchestrator.sweep import run_sweep
 
-    ran, spent = Ran(), 0.0
+    ran = Ran()
     for number, spec in enumerate(specs):
         begins(number, spec)
         try:
-            run_sweep(spec, mode=mode, console=console, spent_elsewhere=spent)
+            run_sweep(spec, mode=mode, console=console, spent_elsewhere=_elsewhere(specs, spec))
         except FailedTrialsError as error:
             ran.failed.append(str(error))
         except BudgetReachedError as error:
             ran.reached = f"run {number + 1} of {len(specs)}: {error}"
         ran.folders.append(_folder(spec))
-        spent += run_spent(ran.folders[-1], spec)
         ended(spec)
         if ran.reached:
             break
     return ran
+
+
+def _elsewhere(specs: Sequence[ExperimentSpec], spec: ExperimentSpec) -> float:
+    """Return what all other runs of a comparison have spent, those that come later included.
+
+    In another order, or with other seeds, an earlier sitting may have begun them.
+    """
+    others = {_folder(one): one for one in specs}
+    others.pop(_folder(spec), None)
+    return sum(run_spent(folder, one) for folder, one in others.items())
 
 
 def table_of(ran: Ran, out: Path) -> CompareOutcome:

@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from orchestrator.bundle import Bundle
+from orchestrator.plan_tally import plan_digest
 from orchestrator.train_group import Member, StateKeeper, train_group
-from orchestrator.trial import plan_digest, training_rows
+from orchestrator.trial import training_rows
 from tasks.spec import fingerprint
 from tasks.training_spec import TrainingSpec
 from tasks.types import Image8

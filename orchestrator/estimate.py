@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from orchestrator.attack_tasks import HELD
 from orchestrator.budget import HOUR
 from orchestrator.calibration import START, Source, Speed
 from orchestrator.fleet_model import Fleet, Model
@@ -21,7 +22,7 @@ from orchestrator.named_cluster import NamedCluster
 from orchestrator.placement import place
 from orchestrator.prices import hour_price
 from orchestrator.spec import ExperimentSpec
-from orchestrator.workload import JUDGES, Piece, Workload
+from orchestrator.workload import ATTACK, JUDGES, Piece, Workload
 from tasks.spec import Spec
 from tasks.workers import most_workers
 
@@ -75,7 +76,9 @@ class Cost(Spec):
     stages: tuple[StageCost, ...]
     hours: Range | None = Field(description="Of all stages that are known.")
     wall_s: Range | None = Field(description="From start to report; null where a stage is unknown.")
-    trial_s: Range | None = Field(description="Of one trial; null where a stage is unknown.")
+    trial_hours: Range | None = Field(
+        description="Device-hours of one trial; null where a stage is unknown."
+    )
     hour_price: float | None = Field(description="Of a device-hour; null where nothing names one.")
     money: Range | None = Field(description="Hours times that price, which --max-cost counts.")
     bill: Range | None = Field(
@@ -161,12 +164,24 @@ def estimate(
     lengths, device_seconds = [], []
     for pieces in work.trials:
         wall, used = np.zeros(DRAWS), np.zeros(DRAWS)
+        apart: list[tuple[Piece, Array]] = []
         for piece in pieces:
             took = drawn.seconds(piece)
-            tally.add(piece, took, share if piece.processes == 1 else 1.0)
-            if took is not None:
+            held = share if piece.processes == 1 else 1.0
+            tally.add(piece, took, held)
+            if took is None:
+                continue
+            used += took * held
+            if placed.spread and piece.stage.startswith(ATTACK):
+                apart.append((piece, took))
+            else:
                 wall += took / piece.processes
-                used += took
+        if apart:
+            own = placed.trial.get("CPU", 0.0) and share
+            beside = _beside(apart, devices / share / placed.slots - bool(own))
+            tally.more(HELD, beside * own)
+            used += beside * own
+            wall += beside
         lengths.append(wall)
         device_seconds.append(used)
     crowd = _crowding(tally, judges, placed.judges_first, placed.slots, devices, bool(work.trials))
@@ -202,8 +217,8 @@ def estimate(
         stages=tally.stages(),
         hours=None if hours is None else Range.of(hours),
         wall_s=None if walls is None else Range.of(walls),
-        trial_s=Range.of(np.stack(lengths[1:] or lengths))
-        if lengths and not tally.unknown
+        trial_hours=Range.of(np.stack(device_seconds[1:] or device_seconds) / HOUR)
+        if device_seconds and not tally.unknown
         else None,
         hour_price=price,
         money=None if price is None or hours is None else Range.of(hours * price),
@@ -270,6 +285,15 @@ class _Tally:
                 )
             )
         return tuple(found)
+
+
+def _beside(apart: Sequence[tuple[Piece, Array]], free: float) -> Array:
+    """Return how long a trial's attacks take as tasks on the devices that are free for it."""
+    parts = sum(piece.parts for piece, _ in apart)
+    total = np.sum([took for _, took in apart], axis=0)
+    longest = np.max([took / piece.parts for piece, took in apart], axis=0)
+    found: Array = np.maximum(longest, total / max(1.0, min(free, parts)))
+    return found
 
 
 CROWDING = "waiting for the judges"

@@ -35,9 +35,9 @@ from augment.encode import Codec
 from augment.recipes import PLAN_SCHEMA, ROLES
 from orchestrator.block_stream import Batch, cut, map_blocks
 from orchestrator.image_files import ImageFiles
+from orchestrator.plan_tally import plan_digest
 from orchestrator.shards import FILE_TIME, Format, Samples, ShardWriter, parquet_bytes
 from orchestrator.store import disk_errors, write_atomic
-from orchestrator.trial import plan_digest
 from tasks.errors import SpecError, StoreError
 from tasks.types import Image8
 

@@ -13,6 +13,7 @@ from augment.spec import DcdSpec
 from orchestrator.calibration import all_of, read, speeds_for
 from orchestrator.estimate import Cost, Range, StageCost, estimate
 from orchestrator.judges import is_trained, judges_for
+from orchestrator.large_data import LargeData
 from orchestrator.named_cluster import NamedCluster
 from orchestrator.spec import ExperimentSpec
 from orchestrator.stages import (
@@ -23,7 +24,7 @@ from orchestrator.stages import (
     world_digest,
 )
 from orchestrator.store import MANIFEST, Store, records_of
-from orchestrator.workload import DATA, JUDGES, PRIOR, Counts, workload
+from orchestrator.workload import DATA, JUDGES, PRIOR, Counts, Workload, workload
 from tasks.device import device_name
 
 
@@ -47,26 +48,19 @@ def cost_of(
     """
     from orchestrator.sweep import run_fingerprint
 
-    device = device_name()
-    made = read(store, device)
-    if not cluster.here and cluster.gpus:
-        # Speeds of a processor say nothing of a GPU: those of whatever GPU was calibrated do.
-        made = next(iter(all_of(store, "GPU")), None)
-        device = "a GPU, not calibrated" if made is None else made.device
-    known = speeds_for(store, device, made)
     counts, ready = _counts(spec, store, selection)
     run = store.run(run_fingerprint(spec, selection))
     before: int = selection.split("train").num_rows
     counted: dict[str, int] = {_name(spec.dcd): planned}
 
     def rows_of(dcd: DcdSpec | None) -> int:
-        from augment.plan import make_plan
+        from orchestrator.plan_tally import tally_plan
 
         if dcd is None:
             return before
         if _name(dcd) not in counted:
-            plan = make_plan(rows, selection.targets, selection.num_classes, dcd, spec.seed)
-            counted[_name(dcd)] = plan.num_rows
+            plan = tally_plan(rows, selection.targets, selection.num_classes, dcd, spec.seed)
+            counted[_name(dcd)] = plan.rows
         return counted[_name(dcd)]
 
     work = workload(
@@ -77,7 +71,62 @@ def cost_of(
         done=frozenset(record.index for record in records_of(run)),
         trains_prior=trains_prior(spec),
     )
+    return _estimated(spec, store, cluster, work)
+
+
+def cost_of_large(
+    spec: ExperimentSpec, store: Store, large: LargeData, cluster: NamedCluster, planned: int
+) -> Cost:
+    """Return what an experiment will cost whose rows are never held.
+
+    What the storage has of it already is not looked for: that is known by every row.
+    """
+    from orchestrator.plan_tally import tally_batches
+
+    targets = large.selection.targets
+    counted: dict[str, int] = {_name(spec.dcd): planned}
+
+    def rows_of(dcd: DcdSpec | None) -> int:
+        if dcd is None:
+            return large.train
+        if _name(dcd) not in counted:
+            number = large.selection.num_classes
+            plan = tally_batches(large.batches(), targets, number, dcd, spec.seed)
+            counted[_name(dcd)] = plan.rows
+        return counted[_name(dcd)]
+
+    counts = Counts(
+        targets=len(targets),
+        attacked=min(spec.evaluation.sample_targets or len(targets), len(targets)),
+        decode=large.train + large.test + large.lent,
+        judge_rows=large.train + large.lent,
+    )
+    work = workload(spec, counts, rows_of, trains_prior=trains_prior(spec))
+    return _estimated(spec, store, cluster, work)
+
+
+def _estimated(spec: ExperimentSpec, store: Store, cluster: NamedCluster, work: Workload) -> Cost:
+    device = device_name()
+    made = read(store, device)
+    if not cluster.here and cluster.gpus:
+        # Speeds of a processor say nothing of a GPU: those of whatever GPU was calibrated do.
+        made = next(iter(all_of(store, "GPU")), None)
+        device = "a GPU, not calibrated" if made is None else made.device
+    known = speeds_for(store, device, made)
     return estimate(spec, work, known, cluster, device if known else None)
+
+
+def expected_trial_hours(spec: ExperimentSpec, store: Store, selection: Selection) -> float | None:
+    """Return the device-hours that nine of ten trials stay below; None where nobody knows."""
+    from orchestrator.named_cluster import this_machine
+    from orchestrator.plan_tally import rows_in_order, tally_plan
+
+    if not speeds_for(store, device_name(), read(store, device_name())):
+        return None
+    rows = rows_in_order(selection)
+    plan = tally_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
+    cost = cost_of(spec, store, selection, this_machine(spec.compute.cpus), rows, plan.rows)
+    return None if cost.trial_hours is None else cost.trial_hours.p90
 
 
 def _name(dcd: DcdSpec) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
 from orchestrator.estimate import Cost
 from orchestrator.named_cluster import named_cluster, this_machine
-from orchestrator.plan_costs import cost_of, render_cost
+from orchestrator.plan_costs import cost_of, cost_of_large, render_cost
 from orchestrator.progress import Display
 from orchestrator.search import planned_trials
 from orchestrator.spec import ExperimentSpec
@@ -114,9 +116,9 @@ def plan_summary(
         calibrated: measure the speed of every stage first; images are decoded for that.
         console: for the calibration's progress.
     """
-    from augment.plan import count_roles, inflation, make_plan, received
     from orchestrator.gpu_hours import gpu_hours
-    from orchestrator.trial import plan_digest
+    from orchestrator.large_data import large_data
+    from orchestrator.plan_tally import rows_in_order, tally_batches, tally_plan
 
     store = Store(spec.storage)
     where = this_machine(spec.compute.cpus) if cluster is None else named_cluster(cluster)
@@ -126,12 +128,24 @@ def plan_summary(
         display = Display(console or Console(stderr=True))
         with store.locked(), display.live():
             calibrate(spec, store, display.stage)
-    selection = choose(spec, store, lambda *_: None)
-    rows = rows_in_order(selection)
-    plan = make_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
-    before = selection.split("train").num_rows
+    large = large_data(spec)
+    if large is not None:
+        selection, before, lent = large.selection, large.train, large.lent
+        own = large.protected
+        plan = tally_batches(
+            large.batches(), selection.targets, selection.num_classes, spec.dcd, spec.seed
+        )
+        cost = cost_of_large(spec, store, large, where, plan.rows)
+    else:
+        selection = choose(spec, store, lambda *_: None)
+        rows = rows_in_order(selection)
+        before = selection.split("train").num_rows
+        lent = selection.split("surrogate").num_rows
+        own = _own_rows(rows, selection)
+        plan = tally_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
+        cost = cost_of(spec, store, selection, where, rows, plan.rows)
     trials = planned_trials(spec.sweep, spec.dcd, spec.training)
-    training = spec.training.epochs * (trials * plan.num_rows + before)
+    training = spec.training.epochs * (trials * plan.rows + before)
     images = (trials + 1) * _attack_images(spec, len(selection.targets))
     scale = (spec.data.image_size / 32) ** 2
     low, high = (
@@ -139,7 +153,6 @@ def plan_summary(
         for i in (1, 0)
     )
     public_key = str(spec.seed) if spec.data.kind == "builtin" else None
-    lent = selection.split("surrogate").num_rows
     return PlanReport(
         targets={
             store.pseudonym(t.identity, public_key=public_key): ", ".join(
@@ -147,30 +160,26 @@ def plan_summary(
             )
             for t in selection.targets
         },
-        counts=count_roles(plan),
+        counts=plan.counts,
         rows_before=before,
-        rows_after=plan.num_rows,
-        inflation=round(inflation(plan, rows, selection.targets), 4),
-        received=round(float(received(plan, rows, selection.num_classes).max()), 4),
-        fingerprint=plan_digest(plan),
+        rows_after=plan.rows,
+        inflation=round((plan.rows - before + own) / own if own else 1.0, 4),
+        received=round(plan.received, 4),
+        fingerprint=plan.fingerprint,
         trials=trials,
         training_rows=training,
         generator_images=images,
         core_minutes=(round(low, 1), round(high, 1)),
         gpu_hours=gpu_hours(spec, training, before + lent, images),
-        cost=cost_of(spec, store, selection, where, rows, plan.num_rows),
+        cost=cost,
     )
 
 
-def rows_in_order(selection: Selection) -> pa.Table:
-    """Return the rows in the order of the decoded images, so that plans have one fingerprint.
-
-    Images that turn out to be unreadable are still among them.
-    """
-    from tasks.datasets.selection import ROW_ORDER
-
-    parts = [selection.split(*names) for names in (("train", "test"), ("surrogate",))]
-    return pa.concat_tables([part.sort_by(ROW_ORDER) for part in parts]).combine_chunks()
+def _own_rows(rows: pa.Table, selection: Selection) -> int:
+    """Return how many training rows the targets have."""
+    own = np.isin(rows["label"].to_numpy(), [int(target.label) for target in selection.targets])
+    train = pc.equal(rows["split"], "train").to_numpy(zero_copy_only=False)
+    return int(np.count_nonzero(own & train))
 
 
 def _attack_images(spec: ExperimentSpec, targets: int) -> int:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationError
 
-from orchestrator.budget import Budget, Limits, spoken
+from orchestrator.budget import HOUR, Budget, Limits, spoken
 from orchestrator.ledger import Ledger, read_spend, spent_hours
 from orchestrator.placement import capacity_now
 from orchestrator.prices import limits_of, running_prices
 from orchestrator.spec import ExperimentSpec
-from orchestrator.store import records_of, write_atomic
+from orchestrator.store import Store, records_of, write_atomic
 from tasks.spec import Spec
 from tasks.workers import most_workers
+
+if TYPE_CHECKING:
+    from orchestrator.stages import Selection
 
 NOTE = "budget.json"
 
@@ -66,6 +70,25 @@ class Spending:
         workers = most_workers(spec.training.workers)
         before = spent_hours(records_of(run), ledger.spend, workers)
         return cls(Budget(limits, before + elsewhere), ledger, elsewhere, expected_s)
+
+    @classmethod
+    def opened(
+        cls, spec: ExperimentSpec, store: Store, selection: Selection, elsewhere: float = 0.0
+    ) -> Spending:
+        """Open the accounts of a run with what its plan expects of a trial, where that is known.
+
+        Raises:
+            SpecError, StoreError: as `of`.
+        """
+        from orchestrator.plan_costs import expected_trial_hours
+        from orchestrator.sweep import run_fingerprint
+
+        spending = cls.of(spec, store.run(run_fingerprint(spec, selection)), elsewhere)
+        if spending.budget.limited:
+            hours = expected_trial_hours(spec, store, selection)
+            if hours is not None:
+                spending.expected_s = hours * HOUR / spending.devices(spec)
+        return spending
 
     def count(self, spec: ExperimentSpec, run: Path) -> None:
         """Bring what was prepared meanwhile into the accounts."""

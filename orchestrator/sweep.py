@@ -120,7 +120,7 @@ def run_sweep(
         try:
             if before < total or _unfinished(spec, run):
                 with embedded_ray(spec.compute.cpus), display.live():
-                    spending = Spending.of(spec, run, spent_elsewhere)
+                    spending = Spending.opened(spec, store, selection, spent_elsewhere)
                     note = _run_trials(spec, store, run, total, display, tracker, spending)
         finally:
             records = records_of(run)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.budget import Budget
+from orchestrator.budget import HOUR, Budget
 from orchestrator.comparison_spec import compared_points
 from orchestrator.ledger import Ledger, device_hours
 from orchestrator.records import TrialRecord
@@ -19,8 +19,15 @@ from orchestrator.schedule import Schedule
 from orchestrator.search import known_enough, suggest
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import records_of
+from orchestrator.task_meter import DriverMeter
 from orchestrator.trial import TrialPlan, World
 from tasks.workers import most_workers
+
+LOOK_S = 1.0
+"""Between two looks at what tasks beside the trials have taken."""
+
+NOISE_S = 1.0
+"""Device-seconds by which a meter and a record may differ: messages take a moment."""
 
 
 class TrialQueue:
@@ -69,6 +76,8 @@ class TrialQueue:
             budget=budget,
             expected_s=expected_s,
         )
+        self.meter: DriverMeter | None = None
+        self._looked = clock()
         self._given: dict[int, str] = {}
         stored = {record.trial_id: record for record in records_of(run)}
         for index in range(total):
@@ -78,7 +87,7 @@ class TrialQueue:
             record = stored.get(plan.trial_id(world, judged_by))
             if record is not None:
                 self.records[index] = record
-                self.schedule.knows(index, _length(record))
+                self.schedule.knows(index, self._length(record))
 
     def missing(self) -> list[int]:
         """Return the indices without a record."""
@@ -127,11 +136,11 @@ class TrialQueue:
     def put(self, record: TrialRecord) -> None:
         """Take a finished trial's record."""
         self.records[record.index] = record
-        share = self.ledger.spend.share if self.ledger is not None else 1.0
-        hours = device_hours(record, self.workers, share)
-        self.schedule.finish(record.index, hours, _length(record))
+        hours = device_hours(record, self.workers, self.share)
+        lost = self._lost_tasks(record)
+        self.schedule.finish(record.index, hours + lost, self._length(record))
         if self.ledger is not None:
-            self.ledger.closed(self._given[record.index])
+            self.ledger.closed(self._given[record.index], lost)
 
     def lose(self, trial_id: str, *, again: bool = False) -> None:
         """Take a trial that ended without a record; what it took is spent.
@@ -141,17 +150,53 @@ class TrialQueue:
             again: it is handed out again, first of all; else not in this sitting.
         """
         index = next(i for i, given in self._given.items() if given == trial_id)
-        hours = self.schedule.budget.leases[str(index)].spent_hours(self.clock())
+        self.look(now=True)
+        hours = self.schedule.budget.taken_hours(str(index), self.clock())
+        if self.meter is not None:
+            self.meter.forget(trial_id)
         self.schedule.lose(index, hours, again=again)
         if self.ledger is not None:
             self.ledger.closed(trial_id, hours)
 
+    def look(self, *, now: bool = False) -> None:
+        """Bring what tasks beside the trials have taken into the accounts.
 
-def _length(record: TrialRecord) -> float | None:
-    """Return how long a trial like this one takes, without what only the first ones wait for.
+        Args:
+            now: also where that was done less than LOOK_S ago.
+        """
+        if self.meter is None or not (now or self.clock() >= self._looked + LOOK_S):
+            return
+        self._looked = self.clock()
+        spent, budget = self.meter.spent(), self.schedule.budget
+        for index, trial_id in self._given.items():
+            if str(index) in budget.leases:
+                budget.beside[str(index)] = spent.get(trial_id, 0.0) / HOUR
 
-    The control trains on less than the others, and a trial that failed stopped early.
-    """
-    if record.index == 0 or record.status == "failed":
-        return None
-    return sum(s for stage, s in record.cost_s.items() if not stage.startswith("wait"))
+    @property
+    def share(self) -> float:
+        """Of a device, that a trial of one process holds."""
+        return self.ledger.spend.share if self.ledger is not None else 1.0
+
+    def _lost_tasks(self, record: TrialRecord) -> float:
+        """Return device-hours of tasks that were lost and run again: no record has them."""
+        if self.meter is None:
+            return 0.0
+        trial_id = self._given[record.index]
+        metered = self.meter.spent().get(trial_id, 0.0) / HOUR
+        self.meter.forget(trial_id)
+        known = sum(record.cost_s.get(attack.label, 0.0) for attack in self.spec.attacks)
+        extra = metered - known * self.share / HOUR
+        return extra if extra * HOUR > NOISE_S else 0.0
+
+    def _length(self, record: TrialRecord) -> float | None:
+        """Return how long a trial like this one holds its devices, to do all that it did.
+
+        What only the first ones wait for is left out. The control trains on less than the others,
+        and a trial that failed stopped early: they say nothing.
+        """
+        if record.index == 0 or record.status == "failed":
+            return None
+        waits = {s: 0.0 for s in record.cost_s if s.startswith("wait")}
+        alone = record.model_copy(update={"cost_s": record.cost_s | waits})
+        hours = device_hours(alone, self.workers, self.share)
+        return hours * HOUR / self.schedule.devices

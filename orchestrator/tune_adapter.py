@@ -22,6 +22,7 @@ from orchestrator.publisher import publish
 from orchestrator.records import TrialRecord
 from orchestrator.retries import Broken, Lost, RetryBudget
 from orchestrator.store import RECORD
+from orchestrator.task_meter import DriverMeter, TrialMeter, start_meter
 from orchestrator.train_group import StateKeeper
 from orchestrator.trial import TrialPlan, fit_here, run_trial
 from orchestrator.trial_queue import TrialQueue
@@ -50,14 +51,20 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         self.publisher = shared["publisher"]
         self.workers = shared["workers"]
         self.halt = shared["halt"]
-        self.attack = None
-        if shared["spread"]:
+        self.spread = None
+        if shared["meter"] is not None:
             from orchestrator.attack_tasks import attack_in_tasks
 
-            count = len(self.world.attacked)
-            self.attack = attack_in_tasks(
-                shared["task"], shared["world"], ray.put(self.prior), count
+            self.spread = functools.partial(
+                attack_in_tasks,
+                shared["task"],
+                shared["world"],
+                ray.put(self.prior),
+                len(self.world.attacked),
+                holds=shared["holds"],
             )
+            self.meter = shared["meter"]
+            self.devices = shared["task"]["num_gpus"] or shared["task"]["num_cpus"]
         self.config = config
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -88,6 +95,9 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
             from orchestrator.distributed import fit_distributed
 
             fit = functools.partial(fit_distributed, keeper=keeper)
+        attack = None
+        if self.spread is not None:
+            attack = self.spread(TrialMeter(self.meter, self.config["trial_id"], self.devices))
         with scratch() as folder:
             record = run_trial(
                 plan,
@@ -97,7 +107,7 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
                 fit,
                 folder,
                 self.config["trial_id"],
-                self.attack,
+                attack,
             )
             publish(self.publisher, Path(self.config["out"]), pack(folder), RECORD)
         if several_workers(self.workers):
@@ -248,6 +258,7 @@ class Watch(tune.Callback):  # type: ignore[misc]
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Stop what runs when the budget is passed by a whole lease."""
         queue = self.searcher.queue
+        queue.look()
         if self.halt is not None and not self.stopped and queue.schedule.must_stop(queue.clock()):
             self.stopped = True
             self.halt.stop.remote()
@@ -298,7 +309,11 @@ def tune_queue(
     retries = retries or RetryBudget(queue.total)
     searcher = QueueSearcher(queue, retries, begun, finished, lost)
     halt = start_halt() if queue.schedule.budget.limited else None
-    own = {"workers": workers, "spread": placed.spread, "task": options(placed.task), "halt": halt}
+    meter = start_meter() if placed.spread else None
+    queue.meter = None if meter is None else DriverMeter(meter)
+    holds = bool(placed.trial.get("CPU"))
+    own = {"workers": workers, "task": options(placed.task), "halt": halt}
+    own |= {"meter": meter, "holds": holds}
     resourced = tune.with_resources(
         tune.with_parameters(trainable, shared=shared | own),
         placed.trial,

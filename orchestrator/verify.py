@@ -28,8 +28,8 @@ from rich.console import Console
 
 from augment.recipes import PLAN_SCHEMA
 from orchestrator.materialise import BEGUN, MANIFEST, RECIPE, SEAL, recipe_of
+from orchestrator.plan_tally import plan_digest
 from orchestrator.shards import SHARD_SCHEMA
-from orchestrator.trial import plan_digest
 from tasks.errors import AlteredDataError, MissingDataError, StoreError
 from tasks.spec import Spec
 

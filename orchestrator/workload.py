@@ -17,6 +17,7 @@ from orchestrator.comparison_spec import compared_points
 from orchestrator.knowledge import READ_STEPS
 from orchestrator.search import ablation, planned_trials
 from orchestrator.spec import ExperimentSpec
+from orchestrator.trial import target_groups
 from tasks.serving.spec import ServingSpec
 from tasks.spec import Spec, fingerprint
 from tasks.training_spec import TrainingSpec
@@ -25,6 +26,7 @@ from tasks.workers import most_workers
 Unit = Literal["row", "image", "step", "trial"]
 
 DATA, PRIOR, TRAIN, JUDGES, REST = "data", "prior", "training", "judges", "plan, accuracy, judging"
+ATTACK = "attack "
 READER, ADAPTIVE, TRAINERS = "reader of attributes", "adaptive attacks", "other trainers"
 
 
@@ -38,6 +40,7 @@ class Piece:
         units: how many.
         unit: of what.
         processes: that share it; each holds a device.
+        parts: tasks that it can be divided into where devices are free.
     """
 
     stage: str
@@ -45,6 +48,7 @@ class Piece:
     units: float
     unit: Unit
     processes: int = 1
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -214,10 +218,11 @@ def workload(
     def attacking(setting: Setting, attacks: Sequence[AttackSpec], stage: str) -> list[Piece]:
         return [
             Piece(
-                stage or f"attack {attack.label}",
+                stage or f"{ATTACK}{attack.label}",
                 attack_key(spec, attack, setting),
                 attack_images(attack, counts.attacked),
                 "image",
+                parts=max(1, len(target_groups(counts.attacked))),
             )
             for attack in attacks
         ]

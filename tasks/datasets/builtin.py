@@ -7,7 +7,7 @@ public identities (the attacker's). A source reads `builtin:<population>/<identi
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,48 @@ def builtin_rows(spec: BuiltinData, seed: int) -> pa.Table:
         _rows(seed, "public", "public", spec.public_identities, spec.public_images),
     ]
     return pa.concat_tables(tables)
+
+
+def builtin_batches(spec: BuiltinData, lenders: Sequence[str], size: int) -> Iterator[pa.Table]:
+    """List the private rows and those of some surrogates in batches; no more than one is held.
+
+    Args:
+        spec: how many identities and images.
+        lenders: names of surrogates.
+        size: rows of a batch.
+
+    Yields:
+        Tables of row_id, identity, label and split: the test rows, the training rows, then the
+        lent ones, each by label and number, which is how a plan has them.
+    """
+    private = np.arange(spec.identities)
+    lent = np.array(sorted(int(name.rpartition("-")[2]) for name in lenders), dtype=np.int64)
+    yield from _batches("private", "test", private, spec.test_images, size)
+    yield from _batches("private", "train", private, spec.train_images, size)
+    yield from _batches("surrogate", "surrogate", lent, spec.surrogate_images, size)
+
+
+def _batches(
+    population: str, split: Split, people: npt.NDArray[np.int64], images: int, size: int
+) -> Iterator[pa.Table]:
+    code = POPULATIONS.index(population) << _POPULATION_BIT
+    shots = TEST_FIRST if split == "test" else 0
+    for start in range(0, len(people) * images, size):
+        number = np.arange(start, min(start + size, len(people) * images))
+        place = number // images
+        first = int(place[0])
+        here = people[first : int(place[-1]) + 1]
+        names = pa.array([f"{population}-{i:05}" for i in here.tolist()])
+        who = people[place]
+        label = who if population == "private" else np.full(len(who), -1)
+        yield pa.table(
+            {
+                "row_id": code + (who << IMAGE_BITS) + shots + number % images,
+                "identity": names.take(pa.array(place - first)),
+                "label": pa.array(label, pa.int32()),
+                "split": pa.array([split]).take(pa.array(np.zeros(len(who), np.int8))),
+            }
+        )
 
 
 def surrogate_rows(identities: int, images: int, seed: int) -> pa.Table:

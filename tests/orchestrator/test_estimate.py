@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from attacks.spec import PpaSpec
 from augment.spec import DcdSpec, ProtectSpec
-from orchestrator.calibrate import shortened
 from orchestrator.calibration import (
     Calibration,
     Source,
@@ -22,6 +21,7 @@ from orchestrator.calibration import (
     speeds_for,
     versions,
 )
+from orchestrator.calibration_task import shortened
 from orchestrator.estimate import Cost, estimate
 from orchestrator.named_cluster import NamedCluster, NodeKind, named_cluster
 from orchestrator.planning import plan_summary

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from augment.encode import Codec
 from augment.recipes import ROLES
 from orchestrator.cli import app
+from orchestrator.plan_tally import plan_digest
 from orchestrator.shards import SHARD_SCHEMA
-from orchestrator.trial import plan_digest
 from orchestrator.verify import CheckOutcome, verify
 from tasks.errors import AlteredDataError, MissingDataError, StoreError
 from tests.orchestrator.written import SAMPLES, plan_table, with_key, write
