@@ -14,7 +14,6 @@ ROLES = {
     "publisher": re.compile(r"^ray::Publisher"),
     "judges": re.compile(r"^ray::_judges_task"),
     "data worker": re.compile(r"^ray::(Map|Read|ReadArrow|FromArrow|_map_task|MapBatches)"),
-    "train worker": re.compile(r"^ray::RayTrainWorker"),
     "raylet": re.compile(r"/raylet/raylet "),
     "gcs": re.compile(r"/gcs/gcs_server "),
 }

@@ -30,7 +30,7 @@ KINDS = (
     "disk full",
 )
 
-BROKEN = {1, 5, -6, -9, -15}
+BROKEN = {*range(-31, 0), *range(1, 256)}
 """Exit codes of a driver whose Ray is gone."""
 
 
