@@ -190,9 +190,18 @@ class Watch(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Take a trial whose process died."""
-        try:
-            error = trial.get_pickled_error()
-        except Exception:
-            error = None  # it was raised by what is not installed here
-        text = (trial.get_error() or "its process died").strip().splitlines()[-1]
-        self.searcher.unreached(trial.trial_id, Broken.of(error or ClusterError(text)))
+        error = _error_of(trial) or ClusterError("its process died, and Ray does not say why")
+        self.searcher.unreached(trial.trial_id, Broken.of(error))
+
+
+def _error_of(trial: Any) -> BaseException | None:
+    """Return what Tune noted of a trial's end.
+
+    Its own `get_pickled_error` looks into the experiment's folder, into which the note comes later.
+    """
+    try:
+        with open(trial.pickled_error_file, "rb") as file:
+            found: BaseException = ray.cloudpickle.load(file)  # this process wrote it
+            return found
+    except Exception:
+        return None  # it was raised by what is not installed here, or Tune noted nothing
