@@ -16,6 +16,8 @@ from clusters.embedded import DRIVER_ENV
 ROOT = Path(__file__).parents[1]
 ROOMS = ("orchestrator", "tasks", "augment", "attacks", "clusters")
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+OWN_NOTES = {"orchestrator/tune_search.py": ["calls ray.cloudpickle.load"]}
+"""What Ray Tune notes of a lost trial: written and read by one process, in a folder of its own."""
 LOADERS = {"torch.load", "torch.jit.load", "yaml.load", "yaml.unsafe_load", "pandas.read_pickle"}
 
 
@@ -33,7 +35,8 @@ def reasons(tree: ast.AST) -> Iterator[str]:
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
-        if called in LOADERS or called in ("eval", "exec"):
+        unpickles = called.endswith(("pickle.load", "pickle.loads"))
+        if called in LOADERS or called in ("eval", "exec") or unpickles:
             yield f"calls {called}"
         if called in ("np.load", "numpy.load"):
             said = {word.arg: ast.unparse(word.value) for word in node.keywords}
@@ -47,12 +50,15 @@ FILES = [path.relative_to(ROOT).as_posix() for path in sources()]
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_no_file_is_unpickled(path: str) -> None:
     found = list(reasons(ast.parse((ROOT / path).read_text())))
-    assert found == [], f"{path}: read weights as safetensors, a pickle by attacks.prior_pickle"
+    assert found == OWN_NOTES.get(path, []), (
+        f"{path}: read weights as safetensors, a pickle by attacks.prior_pickle"
+    )
 
 
 def test_the_reasons_are_seen() -> None:
     code = "import pickle\nfrom joblib import load\ntorch.load(x)\nnp.load(y)\neval(z)"
-    assert len(list(reasons(ast.parse(code)))) == 5
+    code += "\nray.cloudpickle.loads(a)"
+    assert len(list(reasons(ast.parse(code)))) == 6
 
 
 def process(code: str, **env: str) -> str:
