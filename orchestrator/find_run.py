@@ -74,7 +74,8 @@ def find_run(name: str | None, root: Path) -> Path:
         StoreError: there is no such run, or there are several.
     """
     if name is not None and (Path(name) / "spec.json").is_file():
-        return Path(name)
+        folder = Path(name)
+        return folder if folder.name not in ("", "..") else folder.resolve()  # it names the run
     runs = runs_of(root)
     if name is None:
         if not runs:

@@ -53,6 +53,9 @@ def draw_frontier(axes: Any, trials: Sequence[PlottedTrial], goal: GoalSpec) -> 
     _label_trials(axes, named, words)
 
 
+GOAL_WIDTH = 72.0
+"""Of the words at the region where both goals are met, in points."""
+
 FEW = 40
 """Trials up to which each has its interval and number; of more, those that matter have them."""
 
@@ -117,12 +120,14 @@ def _draw_goal(axes: Any, trials: Sequence[PlottedTrial], goal: GoalSpec) -> lis
     bottom, top = axes.get_ylim()[0], goal.max_attack_accuracy
     axes.fill_between([left, right], bottom, top, color=LIGHT["goal"], lw=0, zorder=0.6)
     axes.plot([left, left, right], [bottom, top, top], color=LIGHT["accent"], lw=0.9, dashes=(4, 3))
+    points = 72 / axes.figure.dpi
+    x, y = axes.transData.transform((left, top)) * points
+    # Where the region is narrow, the words end at the frame instead of beyond it.
+    x = min(x + 3, axes.bbox.x1 * points - GOAL_WIDTH)
     axes.annotate(
-        "both goals met", (left, top), xytext=(3, 5), textcoords="offset points", size=8.5,
-        color=LIGHT["accent"],
+        "both goals met", (x, y + 5), xycoords="figure points", size=8.5, color=LIGHT["accent"],
     )  # fmt: skip
-    x, y = axes.transData.transform((left, top)) * 72 / axes.figure.dpi
-    return [(x + 3, y + 5, x + 75, y + 15)]
+    return [(x, y + 5, x + GOAL_WIDTH, y + 15)]
 
 
 def _draw_crowd(axes: Any, trials: Sequence[PlottedTrial]) -> None:
@@ -157,6 +162,9 @@ def _draw_trial(axes: Any, trial: PlottedTrial) -> None:
     )  # fmt: skip
 
 
+CROWDED = 0.2
+"""Share of a label that may cover others, or lie outside, before a dominated trial has none."""
+
 _PLACES = ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1.2), (0, -1.2), (1, 2.5), (-1, 2.5))
 """Where a label may stand, in gaps from its point: right and above first."""
 
@@ -170,7 +178,8 @@ def _label_trials(axes: Any, trials: Sequence[PlottedTrial], taken: list[Box]) -
     }
     taken = taken + [(x - 5, y - 5, x + 5, y + 5) for x, y in at.values()]
     for trial in sorted(trials, key=lambda t: (-_style(t).order, t.index)):
-        words: list[str] = [] if trial.role == "other" else [trial.role]
+        # A rival's mark says what it is, and there may be dozens.
+        words: list[str] = [] if trial.role in ("other", "rival") else [trial.role]
         words += ["knee"] if trial.knee else []
         text = ", ".join([*([] if trial.role == "control" else [str(trial.index)]), *words])
         x, y = at[trial.index]
@@ -181,7 +190,10 @@ def _label_trials(axes: Any, trials: Sequence[PlottedTrial], taken: list[Box]) -
             for dx, dy in _PLACES
         ]
         boxes: list[Box] = [(left, low, left + width, low + height) for left, low in corners]
-        best = min(boxes, key=lambda b: sum(_overlap(b, o) for o in taken) + _outside(b, frame))
+        hidden = [sum(_overlap(b, o) for o in taken) + _outside(b, frame) for b in boxes]
+        best = boxes[hidden.index(min(hidden))]
+        if min(hidden) > CROWDED * width * height and not (words or trial.on_front):
+            continue  # the table below and a pointer on the mark have its number
         taken.append(best)
         axes.annotate(
             text, (trial.clean.value, trial.attack.value), xytext=(best[0] - x, best[1] - y),
