@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,6 +44,36 @@ def start_halt() -> Any:
 
 
 @contextmanager
+def interrupted_by(listen: Callable[[threading.Event], bool]) -> Iterator[None]:
+    """Raise `TrialStopped` in this thread when a listener says so.
+
+    Args:
+        listen: runs on a thread of its own, with an event that is set when what happens inside has
+            ended; returns whether it has to stop before.
+
+    Raises:
+        TrialStopped: the listener said so.
+    """
+    computing, done, lock = threading.get_ident(), threading.Event(), threading.Lock()
+
+    def listener() -> None:
+        if not listen(done):
+            return
+        with lock:
+            if not done.is_set():
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(computing), ctypes.py_object(TrialStopped)
+                )
+
+    threading.Thread(target=listener, daemon=True).start()
+    try:
+        yield
+    finally:
+        with lock:
+            done.set()
+
+
+@contextmanager
 def stoppable(halt: Any) -> Iterator[None]:
     """Let the signal end what happens inside.
 
@@ -58,23 +88,12 @@ def stoppable(halt: Any) -> Iterator[None]:
         return
     import ray
 
-    computing, done, lock = threading.get_ident(), threading.Event(), threading.Lock()
-
-    def listen() -> None:
+    def listen(done: threading.Event) -> bool:
         signal = halt.wait.remote()
         while not done.is_set():
             if ray.wait([signal], timeout=LOOK_S)[0]:
-                with lock:
-                    if not done.is_set():
-                        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                            ctypes.c_ulong(computing), ctypes.py_object(TrialStopped)
-                        )
-                return
+                return True
+        return False
 
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
-    try:
+    with interrupted_by(listen):
         yield
-    finally:
-        with lock:
-            done.set()

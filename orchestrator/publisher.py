@@ -6,6 +6,8 @@ a trial counts as done when this has acknowledged it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,22 @@ def start_publisher() -> Any:
         concurrency_groups={BEATS: 1},  # a heartbeat never waits for the disk
     )
     return actor(Publisher).remote()
+
+
+@contextmanager
+def publishing() -> Iterator[Any]:
+    """Have a publisher for as long as it is needed.
+
+    What Ray Tune remembers of a sweep would keep the actor until the driver ends, and a comparison
+    runs many sweeps in one driver.
+    """
+    import ray
+
+    publisher = start_publisher()
+    try:
+        yield publisher
+    finally:
+        ray.kill(publisher)
 
 
 def publish(

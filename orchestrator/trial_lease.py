@@ -9,7 +9,6 @@ its lease when another one gets it: it stops when it hears that, and what it han
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.halt import TrialStopped
+from orchestrator.halt import interrupted_by
 from tasks.errors import ClusterError
 
 BEAT_S, LEASE_S = 2.0, 10.0
@@ -151,24 +150,14 @@ def held(publisher: Any, trial: str, token: str) -> Iterator[None]:
     beat = publisher.beat.options(concurrency_group=BEATS)
     if not ray.get(beat.remote(trial, token, node)):
         raise ClusterError("the trial is another process's by now")
-    computing, done, lock = threading.get_ident(), threading.Event(), threading.Lock()
 
-    def beats() -> None:
+    def listen(done: threading.Event) -> bool:
         while not done.wait(BEAT_S):
             with suppress(Exception):  # not reached: the next one may be
                 answer = beat.remote(trial, token, node)
                 if ray.wait([answer], timeout=LEASE_S)[0] and not ray.get(answer):
-                    with lock:
-                        if not done.is_set():
-                            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                                ctypes.c_ulong(computing), ctypes.py_object(TrialStopped)
-                            )
-                    return
+                    return True
+        return False
 
-    beating = threading.Thread(target=beats, daemon=True)
-    beating.start()
-    try:
+    with interrupted_by(listen):
         yield
-    finally:
-        with lock:
-            done.set()

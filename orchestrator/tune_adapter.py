@@ -230,7 +230,13 @@ def tune_queue(
             callbacks=[Watch(searcher, halt)],
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    finally:
+        queue.meter = None
+        for actor in (halt, meter):  # Tune remembers what it was given until the driver ends
+            if actor is not None:
+                ray.kill(actor)
     if searcher.ending is not None:
         raise searcher.ending
     if queue.missing() and not queue.schedule.over_budget:
