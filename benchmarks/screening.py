@@ -29,10 +29,11 @@ from attacks.spec import AttackSpec, MirrorBSpec, MirrorWSpec, PpaSpec
 from benchmarks.timing import circumstances
 from orchestrator.records import Rate
 from orchestrator.screening import ScreenRecord, screen
+from orchestrator.selection import choose
 from orchestrator.spec import ExperimentSpec
-from orchestrator.stages import choose, prepare_world
 from orchestrator.store import Store
 from orchestrator.trial import World
+from orchestrator.world_stage import prepare_world
 from tasks.checkpoint import load_checkpoint
 from tasks.evaluation.sequential import SequentialTest
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from orchestrator.bundle import Bundle, pack, unpacked
+from orchestrator.images_stage import Progress
 from orchestrator.knowledge import prepare_knowledge
 from orchestrator.placement import task_options
 from orchestrator.records import AttackRecord, Rate, TrialRecord
+from orchestrator.selection import Selection
 from orchestrator.spec import ExperimentSpec
-from orchestrator.stages import Progress, Selection
 from orchestrator.store import Store, write_atomic
 from orchestrator.summary import summarise
 from orchestrator.trial import World

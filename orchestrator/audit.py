@@ -32,9 +32,11 @@ from orchestrator.audit_request import (
     open_risk,
 )
 from orchestrator.audit_result import audit_outcome, write_result
+from orchestrator.images_stage import Progress
+from orchestrator.prior_stage import prepare_prior, trains_prior
 from orchestrator.records import Rate
+from orchestrator.selection import select
 from orchestrator.spec import ExperimentSpec
-from orchestrator.stages import Progress, prepare_prior, select, trains_prior
 from orchestrator.store import Store
 from tasks.errors import SpecError
 from tasks.foreign_classifier import Foreign

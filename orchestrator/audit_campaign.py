@@ -13,7 +13,7 @@ from attacks.prior import Prior
 from attacks.registry import make_attack
 from attacks.spec import AttackSpec
 from orchestrator.attacking import stored
-from orchestrator.stages import Progress
+from orchestrator.images_stage import Progress
 from tasks.classifiers import ACCESS
 from tasks.draws import Draws
 from tasks.errors import EndpointError, QueryBudgetError

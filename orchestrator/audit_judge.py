@@ -16,12 +16,13 @@ import pyarrow as pa
 
 from attacks.attack import to_bounds
 from orchestrator.audit_records import JudgeSummary
+from orchestrator.images_stage import Progress, images_of
 from orchestrator.provenance import note_people
 from orchestrator.records import Rate
 from orchestrator.spec import ExperimentSpec
-from orchestrator.stages import Progress, evaluation_plan, images_of
 from orchestrator.store import Store, stage
 from orchestrator.trial import World, fit_here
+from orchestrator.world_stage import evaluation_plan
 from tasks.checkpoint import load_checkpoint
 from tasks.classifiers import Classifier
 from tasks.datasets.builtin import render_rows, surrogate_rows

@@ -14,19 +14,12 @@ from typing import TYPE_CHECKING
 from clusters.embedded import embedded_ray
 from orchestrator.calibration import Calibration, Speed, keep, versions
 from orchestrator.calibration_task import Measured, measure_task
+from orchestrator.images_stage import Progress, images_of
 from orchestrator.knowledge import prepare_knowledge
 from orchestrator.placement import capacity_now, options, place
+from orchestrator.prior_stage import prepare_prior, train_any_prior, trains_prior
+from orchestrator.selection import Selection, choose
 from orchestrator.spec import ExperimentSpec
-from orchestrator.stages import (
-    Progress,
-    Selection,
-    choose,
-    images_of,
-    prepare_prior,
-    prepare_world,
-    train_any_prior,
-    trains_prior,
-)
 from orchestrator.store import Store
 from orchestrator.trial import World
 from orchestrator.workload import (
@@ -39,6 +32,7 @@ from orchestrator.workload import (
     reader_key,
     settings_of,
 )
+from orchestrator.world_stage import prepare_world
 from tasks.errors import SpecError
 from tasks.workers import most_workers
 

@@ -18,7 +18,6 @@ from orchestrator.bundle import pack, scratch
 from orchestrator.calibration import START
 from orchestrator.judges import FIRST_SEED, load_panel
 from orchestrator.spec import ExperimentSpec
-from orchestrator.stages import evaluation_plan
 from orchestrator.trial import World, accuracy_of, fit_here
 from orchestrator.workload import (
     Setting,
@@ -28,6 +27,7 @@ from orchestrator.workload import (
     settings_of,
     train_key,
 )
+from orchestrator.world_stage import evaluation_plan
 from tasks.draws import Draws
 from tasks.errors import AttackError
 

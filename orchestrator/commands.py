@@ -14,17 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 from clusters.embedded import embedded_ray
+from orchestrator.prior_stage import prepare_prior
 from orchestrator.progress import Display
 from orchestrator.records import Accuracy, AttackRecord
 from orchestrator.screening import ScreenRecord, render_screening, screen
+from orchestrator.selection import choose
 from orchestrator.spec import ExperimentSpec
-from orchestrator.stages import (
-    choose,
-    prepare_prior,
-    prepare_world,
-    private_and_lent,
-)
 from orchestrator.store import Store
+from orchestrator.world_stage import prepare_world, private_and_lent
 from tasks.errors import DataError
 from tasks.spec import Spec, fingerprint
 
@@ -338,7 +335,7 @@ def audit(
         listed: attacks of the experiment file; None takes all that the access allows.
     """
     from orchestrator.audit import run_audit
-    from orchestrator.stages import trains_prior
+    from orchestrator.prior_stage import trains_prior
 
     display = Display(console)
     store = Store(spec.storage)

@@ -205,7 +205,7 @@ def compare_runs(folders: Sequence[Path], out: Path) -> CompareOutcome:
 
 
 def _folder(spec: ExperimentSpec) -> Path:
-    from orchestrator.stages import select
+    from orchestrator.selection import select
     from orchestrator.sweep import run_fingerprint
 
     return Store(spec.storage).run(run_fingerprint(spec, select(spec)))

@@ -10,7 +10,7 @@ from orchestrator.spec import ExperimentSpec
 from tasks.errors import DiskFullError
 
 if TYPE_CHECKING:
-    from orchestrator.stages import Selection
+    from orchestrator.selection import Selection
 
 MARGIN = 64 * 2**20
 """Bytes for records, checkpoints and the report of a small run."""

@@ -97,7 +97,7 @@ def _run_sweeps(asked: JobRequest, log: EventLog) -> None:
 
 def run_folder(spec: ExperimentSpec) -> Path:
     """Return where an experiment's run is kept."""
-    from orchestrator.stages import select
+    from orchestrator.selection import select
     from orchestrator.store import Store
     from orchestrator.sweep import run_fingerprint
 

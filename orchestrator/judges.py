@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.bundle import Bundle, pack, scratch, unpacked
+from orchestrator.images_stage import Progress
 from orchestrator.provenance import note_people
 from orchestrator.publisher import publish
 from orchestrator.spec import ExperimentSpec
-from orchestrator.stages import Progress, evaluation_plan
 from orchestrator.store import MANIFEST, Store, stage
 from orchestrator.trial import World, fit_here
+from orchestrator.world_stage import evaluation_plan
 from tasks.spec import fingerprint
 from tasks.training_spec import TrainingSpec
 

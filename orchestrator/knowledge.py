@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from attacks.knowledge import Knowledge
     from attacks.spec import AttackSpec
-    from orchestrator.stages import Progress, Selection
+    from orchestrator.images_stage import Progress
+    from orchestrator.selection import Selection
 
 READ_IMAGES, READ_STEPS = 4000, 400
 """Public images that the reader of attributes learns on, and its steps."""
@@ -50,7 +51,7 @@ def prepare_knowledge(
     from attacks.knowledge import Knowledge, chosen_attributes, train_reader
     from attacks.spec import AdaptiveSpec
     from augment.opposites import attribute_flags
-    from orchestrator.stages import images_of
+    from orchestrator.images_stage import images_of
     from tasks.checkpoint import Checkpoint, CheckpointMeta, load_checkpoint
     from tasks.training_spec import TrainingSpec
 

@@ -107,7 +107,9 @@ def landscape(
     from orchestrator.forgotten import require_whole
     from orchestrator.judges import judges_of, load_panel, train_judges
     from orchestrator.landscape_plot import landscape_figure
-    from orchestrator.stages import choose, prepare_prior, prepare_world
+    from orchestrator.prior_stage import prepare_prior
+    from orchestrator.selection import choose
+    from orchestrator.world_stage import prepare_world
 
     require_whole(run)
     found = load_run(run)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from augment.stream_plan import check_independent
+from orchestrator.selection import Selection, select
 from orchestrator.spec import ExperimentSpec
-from orchestrator.stages import Selection, select
 from tasks.datasets.builtin import builtin_batches
 from tasks.datasets.spec import BuiltinData
 from tasks.errors import SpecError

@@ -12,19 +12,16 @@ from rich.table import Table
 from augment.spec import DcdSpec
 from orchestrator.calibration import all_of, read, speeds_for
 from orchestrator.estimate import Cost, Range, StageCost, estimate
+from orchestrator.images_stage import images_key
 from orchestrator.judges import is_trained, judges_for
 from orchestrator.large_data import LargeData
 from orchestrator.named_cluster import NamedCluster
+from orchestrator.prior_stage import prior_key, trains_prior
+from orchestrator.selection import Selection
 from orchestrator.spec import ExperimentSpec
-from orchestrator.stages import (
-    Selection,
-    images_key,
-    prior_key,
-    trains_prior,
-    world_digest,
-)
 from orchestrator.store import MANIFEST, Store, records_of
 from orchestrator.workload import DATA, JUDGES, PRIOR, Counts, Workload, workload
+from orchestrator.world_stage import world_digest
 from tasks.device import device_name
 
 

@@ -21,7 +21,7 @@ from tasks.errors import SpecError
 from tasks.types import TargetClass
 
 if TYPE_CHECKING:
-    from orchestrator.stages import Selection
+    from orchestrator.selection import Selection
 
 BATCH = 1 << 18
 """Rows that are planned at once."""

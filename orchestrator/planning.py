@@ -14,8 +14,8 @@ from orchestrator.named_cluster import named_cluster, this_machine
 from orchestrator.plan_costs import cost_of, cost_of_large, render_cost
 from orchestrator.progress import Display
 from orchestrator.search import planned_trials
+from orchestrator.selection import Selection, choose
 from orchestrator.spec import ExperimentSpec
-from orchestrator.stages import Selection, choose
 from orchestrator.store import Store
 from tasks.spec import Spec
 

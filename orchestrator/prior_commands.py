@@ -8,9 +8,10 @@ from pydantic import Field
 from rich.console import Console
 
 from clusters.embedded import embedded_ray
+from orchestrator.prior_stage import prior_origin
 from orchestrator.progress import Display
+from orchestrator.selection import select
 from orchestrator.spec import ExperimentSpec
-from orchestrator.stages import prior_origin, select
 from orchestrator.store import Store
 from tasks.spec import Spec
 
@@ -38,7 +39,8 @@ def train_prior(spec: ExperimentSpec, out: Path, console: Console) -> PriorOutco
 
     from attacks.prior_files import save_prior
     from orchestrator.forget import note_output
-    from orchestrator.stages import images_of, prior_key, train_any_prior
+    from orchestrator.images_stage import images_of
+    from orchestrator.prior_stage import prior_key, train_any_prior
 
     display = Display(console)
     store = Store(spec.storage)

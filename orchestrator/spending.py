@@ -18,7 +18,7 @@ from tasks.spec import Spec
 from tasks.workers import most_workers
 
 if TYPE_CHECKING:
-    from orchestrator.stages import Selection
+    from orchestrator.selection import Selection
 
 NOTE = "budget.json"
 

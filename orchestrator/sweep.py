@@ -46,26 +46,22 @@ from orchestrator.placement import (
     options,
     place,
 )
+from orchestrator.prior_stage import prepare_prior
 from orchestrator.progress import Display, TrialProgress
 from orchestrator.provenance import note_needs, note_people
-from orchestrator.publisher import start_publisher
+from orchestrator.publisher import publishing
 from orchestrator.records import Rate, TrialRecord
 from orchestrator.retries import RetryBudget
 from orchestrator.search import planned_trials
+from orchestrator.selection import Selection, choose, select
 from orchestrator.spec import ExperimentSpec
 from orchestrator.spending import NOTE, BudgetNote, Spending
-from orchestrator.stages import (
-    Selection,
-    choose,
-    prepare_prior,
-    prepare_world,
-    select,
-)
 from orchestrator.store import Store, records_of, set_aside, write_atomic
 from orchestrator.sweep_outcome import SweepOutcome, outcome_of
 from orchestrator.trainers import measure_trainers, still_to_train
 from orchestrator.trial import World
 from orchestrator.trial_queue import TrialQueue
+from orchestrator.world_stage import prepare_world
 from tasks.errors import BudgetReachedError, FailedTrialsError, UnfinishedRunError
 from tasks.spec import fingerprint
 
@@ -230,41 +226,41 @@ def _run_trials(
     note_needs(run, store)
     new_judges = [judge for judge in judges if not is_trained(judge)]
     world_ref = ray.put(world)
-    publisher = start_publisher()
-    # Beside trials they hold no core: made again after a failure, they would wait for the cores of
-    # trials that wait for them.
-    held = options(placed.task) if placed.judges_first else {"num_cpus": 0}
-    make_judges = ray.remote(**held, max_retries=2)(judges_task)
-    judges_ref = make_judges.remote(judges, trained_judges(judges), world_ref, publisher)
-    if placed.judges_first:
-        judges_ref = ray.put(ray.get(judges_ref))  # the driver's: no lost node takes them along
+    with publishing() as publisher:
+        # Beside trials they hold no core: made again after a failure, they would wait for the cores
+        # of trials that wait for them.
+        held = options(placed.task) if placed.judges_first else {"num_cpus": 0}
+        make_judges = ray.remote(**held, max_retries=2)(judges_task)
+        judges_ref = make_judges.remote(judges, trained_judges(judges), world_ref, publisher)
+        if placed.judges_first:
+            judges_ref = ray.put(ray.get(judges_ref))  # the driver's: no lost node takes them along
 
-    spending.count(spec, run)
-    queue = TrialQueue(
-        spec,
-        world,
-        judged_by,
-        run,
-        total,
-        budget=spending.budget,
-        ledger=ledger,
-        expected_s=spending.expected_s,
-        devices=spending.devices(spec),
-    )
-    bar = TrialProgress(display, total, total - len(queue.missing()), placed.slots)
-    bar.start()
-    slots = Slots(placed, lambda: placed_on(like(capacity, capacity_now())), bar.resize)
+        spending.count(spec, run)
+        queue = TrialQueue(
+            spec,
+            world,
+            judged_by,
+            run,
+            total,
+            budget=spending.budget,
+            ledger=ledger,
+            expected_s=spending.expected_s,
+            devices=spending.devices(spec),
+        )
+        bar = TrialProgress(display, total, total - len(queue.missing()), placed.slots)
+        bar.start()
+        slots = Slots(placed, lambda: placed_on(like(capacity, capacity_now())), bar.resize)
 
-    def finished(record: TrialRecord) -> None:
-        bar.finish(record)
-        store.keep_up(run)
-        if tracker is not None:
-            tracker.submit([record])  # reading all of them each time would be quadratic
+        def finished(record: TrialRecord) -> None:
+            bar.finish(record)
+            store.keep_up(run)
+            if tracker is not None:
+                tracker.submit([record])  # reading all of them each time would be quadratic
 
-    if queue.missing():
-        given = {"world": world_ref, "judges": judges_ref, "publisher": publisher}
-        _tune(spec, given | {"prior": prior}, queue, placed, slots, bar, finished)
-    ray.get(judges_ref)
+        if queue.missing():
+            given = {"world": world_ref, "judges": judges_ref, "publisher": publisher}
+            _tune(spec, given | {"prior": prior}, queue, placed, slots, bar, finished)
+        ray.get(judges_ref)
     _write_evaluation(run, judges, spec)
     for judge in new_judges:
         ledger.add("judges", seconds_of(judge) / HOUR)

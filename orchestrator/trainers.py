@@ -31,7 +31,8 @@ from tasks.spec import Spec, fingerprint
 
 if TYPE_CHECKING:
     from attacks.prior import Prior
-    from orchestrator.stages import Progress, Selection
+    from orchestrator.images_stage import Progress
+    from orchestrator.selection import Selection
     from tasks.pipelines.spec import AnyTrainer
     from tasks.training_spec import TrainingSpec
 
@@ -169,7 +170,7 @@ def prepare_pretrained(
 
     It has the architecture and width of the experiment's own, and is trained once.
     """
-    from orchestrator.stages import images_of
+    from orchestrator.images_stage import images_of
     from orchestrator.trial import fit_here
     from tasks.defenses.spec import NoDefense
 

@@ -101,12 +101,14 @@ def run_trainers(
     from orchestrator.finished_run import load_run
     from orchestrator.forgotten import require_whole
     from orchestrator.judges import judges_of, train_judges
+    from orchestrator.prior_stage import prepare_prior
     from orchestrator.progress import Display
     from orchestrator.report import write_report
-    from orchestrator.stages import choose, prepare_prior, prepare_world
+    from orchestrator.selection import choose
     from orchestrator.store import Store
     from orchestrator.summary import summarise
     from orchestrator.trainers_section import sentence
+    from orchestrator.world_stage import prepare_world
 
     require_whole(run)
     found = load_run(run)

@@ -10,8 +10,8 @@ from attacks.spec import PpaSpec
 from orchestrator.attacking import Reconstructed
 from orchestrator.judging import judge_all
 from orchestrator.records import AttackRecord
-from orchestrator.stages import target_strata
 from orchestrator.trial import World
+from orchestrator.world_stage import target_strata
 from tasks.evaluation.features import Floats
 from tasks.evaluation.panel import Panel
 from tasks.evaluation.sampling import TargetSample

@@ -20,8 +20,8 @@ from orchestrator.plan_tally import (
     tally_plan,
 )
 from orchestrator.planning import plan_summary
+from orchestrator.selection import select
 from orchestrator.spec import ExperimentSpec
-from orchestrator.stages import select
 from tasks.datasets.spec import BuiltinData
 from tests.augment.test_stream_plan import RECIPES, ROWS, SHARED
 

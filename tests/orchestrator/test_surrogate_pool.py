@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from orchestrator.cli import app
 from orchestrator.config import load_spec
 from orchestrator.redaction import public_settings
-from orchestrator.stages import choose, pooled_rows, select
+from orchestrator.selection import choose, pooled_rows, select
 from orchestrator.store import Store
 from tasks.datasets.builtin import render_rows
 
