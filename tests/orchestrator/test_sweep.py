@@ -168,6 +168,15 @@ def test_landscape_compares_a_trial_with_the_control(swept: Swept, tmp_path: Pat
         landscape(run, QUIET, trial=9)
 
 
+@pytest.mark.usefixtures("swept")
+def test_its_actors_end_with_it() -> None:
+    from ray._private.state import actors
+
+    own = [actor for actor in actors().values() if actor["ActorClassName"] == "Publisher"]
+    assert own
+    assert {actor["State"] for actor in own} == {"DEAD"}
+
+
 def test_it_writes_report_recipes_pictures_and_checkpoints(swept: Swept) -> None:
     run = Path(swept[1].run_dir)
     assert Path(swept[1].report) == run / "report.html"
