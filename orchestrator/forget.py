@@ -65,13 +65,14 @@ class ForgetOutcome(Spec):
             lines += [f"  run {run}: loses its {lost}" for run, lost in self.runs.items()]
             if self.mlflow_runs:
                 lines.append(f"  {self.mlflow_runs} runs {would}removed from MLflow's database")
-        lines += ["not reached from here:"] + [f"  - {one}" for one in self.not_reached]
+        if self.not_reached:
+            lines += ["not reached from here:"] + [f"  - {one}" for one in self.not_reached]
         if self.receipt is not None:
             lines.append(f"receipt: {self.receipt}")
         lines += [f"still there: {one.where}: {one.what}" for one in self.still_there]
         if self.done and not self.still_there:
             lines.append("a search of the whole storage found nothing more")
-        if not self.done:
+        if not self.done and (self.removed or self.edited):
             lines.append("nothing was changed; add --yes to do it")
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
