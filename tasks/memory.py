@@ -23,7 +23,8 @@ SAYINGS = (
     "defaultcpuallocator: can't allocate memory",
     "defaultcpuallocator: not enough memory",
     "cannot allocate memory",
-    "could not create a memory object",  # oneDNN
+    "could not create a memory object",  # oneDNN, and where it compiles for a new shape:
+    "could not create a primitive",
     "out of memory",
 )
 """How torch says it in a plain RuntimeError."""
