@@ -164,7 +164,7 @@ def train(
     from orchestrator.distributed import fit_distributed
     from orchestrator.forget import note_output
     from orchestrator.placement import check_capacity
-    from orchestrator.publisher import start_publisher
+    from orchestrator.publisher import publishing
     from orchestrator.serving import fit_served
     from orchestrator.train_group import StateKeeper
     from orchestrator.trial import accuracy_of, fit_here
@@ -172,7 +172,10 @@ def train(
 
     display = Display(console)
     store = Store(spec.storage)
-    with store.locked(), embedded_ray(spec.compute.cpus), display.live():
+    with ExitStack() as stack:
+        stack.enter_context(store.locked())
+        stack.enter_context(embedded_ray(spec.compute.cpus))
+        stack.enter_context(display.live())
         check_capacity(spec.training.workers)
         note_output(store, spec.data.kind, "train", out)
         selection = choose(spec, store, display.stage)
@@ -183,7 +186,8 @@ def train(
         epochs = spec.training.epochs
         several = several_workers(spec.training.workers)
         if several:
-            keeper = StateKeeper(start_publisher(), out.absolute() / "training")
+            publisher = stack.enter_context(publishing())
+            keeper = StateKeeper(publisher, out.absolute() / "training")
             fit = functools.partial(fit_distributed, keeper=keeper)
         else:
             fit = functools.partial(

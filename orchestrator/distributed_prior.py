@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attacks.spec import GanSpec
 from orchestrator.bundle import Bundle
 from orchestrator.placement import check_capacity
-from orchestrator.publisher import start_publisher
+from orchestrator.publisher import publishing
 from orchestrator.train_group import Member, StateKeeper, train_group
 from tasks.spec import fingerprint
 from tasks.types import Image8
@@ -70,9 +70,11 @@ def _fit_by_ray(images: Image8, spec: GanSpec, seed: int, storage: Path) -> GanP
     from attacks.prior_gan_training import build_gan
 
     check_capacity(spec.workers, "prior.gan.workers")
-    keeper = StateKeeper(start_publisher(), storage.absolute() / prior_training_key(spec, seed))
+    folder = storage.absolute() / prior_training_key(spec, seed)
     config = {"images": ray.put(images), "spec": spec.model_dump(mode="json"), "seed": seed}
-    last, _ = train_group(_loop, config, spec.workers, keeper, spec.steps, what="the prior")
+    with publishing() as publisher:
+        keeper = StateKeeper(publisher, folder)
+        last, _ = train_group(_loop, config, spec.workers, keeper, spec.steps, what="the prior")
     state = decode_state(last)
     prior = build_gan(images.shape[1], spec, seed)
     prior.load_state_dict(state.model)

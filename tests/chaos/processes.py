@@ -12,7 +12,7 @@ from pathlib import Path
 ROLES = {
     "trial": re.compile(r"^ray::(ResourceTrainable|SweepTrial)\.train"),
     "publisher": re.compile(r"^ray::Publisher"),
-    "judges": re.compile(r"^ray::_judges_task"),
+    "judges": re.compile(r"^ray::judges_task"),
     "data worker": re.compile(r"^ray::(Map|Read|ReadArrow|FromArrow|_map_task|MapBatches)"),
     "raylet": re.compile(r"/raylet/raylet "),
     "gcs": re.compile(r"/gcs/gcs_server "),

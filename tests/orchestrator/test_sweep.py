@@ -58,9 +58,22 @@ def hashes(records: tuple[TrialRecord, ...] | list[TrialRecord]) -> list[str]:
     return [record.results_hash() for record in records]
 
 
+def publishers() -> dict[str, str]:
+    """Return the state of every actor that writes results, by its id."""
+    from ray._private.state import actors
+
+    return {n: a["State"] for n, a in actors().items() if a["ActorClassName"] == "Publisher"}
+
+
+@pytest.fixture(scope="module")
+def others(ray: None) -> set[str]:
+    """Actors that other tests have left in the same Ray."""
+    return set(publishers())
+
+
 @pytest.fixture(scope="module")
 def swept(
-    tmp_path_factory: pytest.TempPathFactory, ray: None
+    tmp_path_factory: pytest.TempPathFactory, others: set[str]
 ) -> tuple[ExperimentSpec, SweepOutcome]:
     spec = spec_in(tmp_path_factory.mktemp("sweep"), "tracking.enabled=true", adaptive=True)
     return spec, run_sweep(spec, console=QUIET)
@@ -169,12 +182,15 @@ def test_landscape_compares_a_trial_with_the_control(swept: Swept, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("swept")
-def test_its_actors_end_with_it() -> None:
-    from ray._private.state import actors
+def test_its_actors_end_with_it(others: set[str]) -> None:
+    def own() -> set[str]:
+        return {state for name, state in publishers().items() if name not in others}
 
-    own = [actor for actor in actors().values() if actor["ActorClassName"] == "Publisher"]
-    assert own
-    assert {actor["State"] for actor in own} == {"DEAD"}
+    assert own()
+    until = time.monotonic() + 30
+    while own() != {"DEAD"} and time.monotonic() < until:  # Ray kills without waiting
+        time.sleep(0.2)
+    assert own() == {"DEAD"}
 
 
 def test_it_writes_report_recipes_pictures_and_checkpoints(swept: Swept) -> None:
