@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from clusters.held_folders import held_folder
+from clusters.lost_ray import sentence_if_ray_dies
 from clusters.token import own_token
 from tasks.errors import ClusterError
 
@@ -121,7 +122,7 @@ def embedded_ray(cpus: int | None = None) -> Iterator[None]:
             from ray.data import DataContext
 
             DataContext.get_current().enable_progress_bars = False
-            with _sigterm_interrupts():
+            with _sigterm_interrupts(), sentence_if_ray_dies():
                 yield
         finally:
             with _no_collection():

@@ -38,8 +38,8 @@ class Size:
     epochs: int
 
 
-SHORT = Size(workers=1, trials=24, epochs=6)
-"""Trials of one to three seconds on an idle machine."""
+SHORT = Size(workers=1, trials=40, epochs=6)
+"""Trials of one to two seconds on an idle machine."""
 
 LONG = Size(workers=1, trials=20, epochs=60)
 """Trials that are under way when a lost host is noticed."""
@@ -131,7 +131,7 @@ class Sweep:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = self.folder / "said"
         self.scratch: set[str] = set()
-        self.died_at = 0.0
+        self.working_since = 0.0
 
     # --- the driver ------------------------------------------------------------------------------
 
@@ -174,6 +174,9 @@ class Sweep:
 
     def reach(self, moment: Moment) -> None:
         """Wait for a moment."""
+        if not self.working_since:
+            self.wait("a trial", lambda: bool(self.workers_now()))
+            self.working_since = time.time()
         self.wait(f"{moment.records} records", lambda: len(self.records()) >= moment.records)
         time.sleep(moment.pause_s)
 
@@ -186,7 +189,6 @@ class Sweep:
         """
         below = [*below, *children(self.driver.pid)]
         code = self.driver.wait(patience_s)
-        self.died_at = time.time()
         end = time.monotonic() + 10
         while any(title(pid).strip() for pid in below) and time.monotonic() < end:
             time.sleep(0.1)
@@ -300,6 +302,11 @@ class Sweep:
     def over(self, hit: Hit) -> int:
         """Wait for the end of a driver that was hit; return its exit code."""
         hit.under_way = self.under_way()
+        end = time.monotonic() + PATIENCE_S
+        while self.driver.poll() is None and time.monotonic() < end:
+            if any(title(pid).strip() for pid in hit.pids):
+                hit.at = time.time()  # it may go on without its trials for a while
+            time.sleep(0.05)
         code = self.ended(hit.below)
         hit.under_way |= self.under_way()
         return code
@@ -310,13 +317,17 @@ class Sweep:
         hit.row.happened += f"; ended with {code}, resumed"
         # What was recorded though the driver was not told of it is not lost.
         there = {path.parent.name for path in self.records()}
-        hit.at = self.died_at
-        hit.under_way = {name: at for name, at in hit.under_way.items() if name not in there}
+        hit.under_way = {
+            name: max(at, self.working_since)  # a trial is handed out before its process is there
+            for name, at in hit.under_way.items()
+            if name not in there
+        }
         hit.lost_attempts = len(hit.under_way)
         since = time.monotonic()
         self.start()
         self.wait(f"a trial after {hit.row.kind}", lambda: bool(self.workers_now()))
         hit.row.resume_s = round(time.monotonic() - since, 1)
+        self.working_since = time.time()
 
     # --- the end ---------------------------------------------------------------------------------
 

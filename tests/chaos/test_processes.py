@@ -40,7 +40,7 @@ def test_trials_data_workers_and_writers_that_are_killed(
     away.row.resume_s = 0.0  # nothing waited for it
     roles = ["trial"] * 6 + ["publisher"] * 3
     chance.shuffle(roles)
-    for role, moment in zip(roles, moments(chance, len(roles), 2, 20), strict=True):
+    for role, moment in zip(roles, moments(chance, len(roles), 2, 36), strict=True):
         sweep.reach(moment)
         name = "trial killed" if role == "trial" else "writer of results killed"
         sweep.strike(name, role, chance, moment)

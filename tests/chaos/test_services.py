@@ -63,7 +63,7 @@ def test_an_object_store_that_breaks(
     chance.shuffle(kinds)
     draws = random.Random(chance.random())  # asked from the proxy's threads, in no fixed order
     sweep.start()
-    for kind, moment in zip(kinds, moments(chance, len(kinds), 1, 20), strict=True):
+    for kind, moment in zip(kinds, moments(chance, len(kinds), 1, 36), strict=True):
         sweep.reach(moment)
         lasts = round(chance.uniform(2.0, 6.0), 1)
         share = chance.choice((0.5, 1.0)) if kind != "slow" else 1.0
