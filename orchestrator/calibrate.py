@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clusters.embedded import embedded_ray
-from orchestrator.calibration import Calibration, Speed, keep, versions
+from orchestrator.calibration import RAY, Calibration, Speed, keep, versions
 from orchestrator.calibration_task import Measured, measure_task
 from orchestrator.images_stage import Progress, images_of
 from orchestrator.knowledge import prepare_knowledge
@@ -66,13 +66,16 @@ def calibrate(
     import ray
 
     began = time.monotonic()
+    own = Measured()
+    started_here = not ray.is_initialized()
     with embedded_ray(spec.compute.cpus):
+        if started_here:
+            own.add(RAY, "start", "trial", time.monotonic() - began)
         selection = choose(spec, store, progress)
         if not selection.targets:
             raise SpecError(
                 "protect.targets is 0, so there is nothing to attack; protect at least one"
             )
-        own = Measured()
         world = _timed_world(spec, store, selection, progress, own)
         prior = _timed_prior(spec, store, selection, progress, own)
         knowledge = _timed_knowledge(spec, store, selection, progress, own)

@@ -32,7 +32,13 @@ from tasks.workers import most_workers
 FILE = "measured.json"
 
 START = "start of a process"
-"""Key of the seconds until a process on a slot begins to work."""
+"""Key of the seconds until a process on a slot works as fast as later."""
+
+FIRST = "first steps of a process"
+"""Key of that part of them in which it computes, and holds a device."""
+
+RAY = "start of Ray"
+"""Key of the seconds until Ray runs on this machine."""
 
 Source = Literal["finished trials", "calibration"]
 

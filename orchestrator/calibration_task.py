@@ -15,7 +15,7 @@ import pyarrow as pa
 from orchestrator.adaptive import can_run
 from orchestrator.attacking import Reconstructed, attack_group
 from orchestrator.bundle import pack, scratch
-from orchestrator.calibration import START
+from orchestrator.calibration import FIRST, START
 from orchestrator.judges import FIRST_SEED, load_panel
 from orchestrator.spec import ExperimentSpec
 from orchestrator.trial import World, accuracy_of, fit_here
@@ -86,7 +86,9 @@ def measure_task(
         began = time.monotonic()
         _train(spec, world, first, "", Measured())
     again = time.monotonic() - began
-    found.add(START, "start", "trial", max(waited, waited + began - started - again))
+    once = max(0.0, began - started - again)
+    found.add(START, "start", "trial", waited + once)
+    found.add(FIRST, "start", "trial", once)
     for number in range(repeats):
         measure(spec, world, replace(world, knowledge=knowledge), prior, found, number)
     return found

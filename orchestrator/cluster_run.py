@@ -5,10 +5,12 @@ from __future__ import annotations
 import secrets
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from pydantic import BaseModel
 
 from clusters.embedded import WORKER_ENV
 from clusters.jobs import Jobs
@@ -63,35 +65,56 @@ def _there(spec: ExperimentSpec) -> ExperimentSpec:
 def check_data(specs: Sequence[ExperimentSpec]) -> str | None:
     """Say what the nodes have to see before an experiment is sent to them.
 
-    Photos do not travel with the code. The sentences name no path: people's names are in them.
+    Photos and named files do not travel with the code. The sentences name no path: people's names
+    are in them.
 
     Returns:
-        A sentence for the person where data is a folder, which the nodes may or may not see.
+        A sentence for the person where a folder or file is named, which the nodes may or may not
+        see.
 
     Raises:
-        SpecError: a folder is named relative to this machine's working folder, which no node has.
+        SpecError: one is named relative to this machine's working folder, which no node has.
     """
     said = None
     for spec in specs:
-        if spec.data.kind != "folder":
-            continue
-        roots = {"data.root": spec.data.root}
-        if spec.data.public_from is not None:
-            roots["data.public_from.root"] = spec.data.public_from.root
-        for key, root in roots.items():
-            if urlsplit(root).scheme not in ("", "file"):
+        for key, place in _named_places(spec).items():
+            if urlsplit(place).scheme not in ("", "file"):
                 continue
-            if not root.startswith(("/", "~", "file:")):
+            uri = ", or an s3:// URI" if key.startswith("data.") else ""
+            if not place.startswith(("/", "~", "file:")):
                 raise SpecError(
-                    f"{key} is relative to a folder of this machine, and photos are not sent to a "
-                    "cluster; name the absolute path under which its nodes see them, or an s3:// "
-                    "URI"
+                    f"{key} is relative to a folder of this machine, and photos and files are not "
+                    "sent to a cluster; name the absolute path under which its nodes see it" + uri
                 )
             said = said or (
-                f"{key} is a folder, and photos are not sent: the cluster's nodes have to see them "
-                "under the same path, else name an s3:// URI"
+                f"{key} is a path of this machine, and photos and files are not sent: name one "
+                f"under which the cluster's nodes see the same{uri}"
             )
     return said
+
+
+def _named_places(spec: ExperimentSpec) -> dict[str, str]:
+    """Return the folders and files that an experiment's settings name, by setting."""
+    found: dict[str, str] = {}
+    if spec.data.kind == "folder":
+        found["data.root"] = spec.data.root
+        if spec.data.public_from is not None:
+            found["data.public_from.root"] = spec.data.public_from.root
+    if spec.evaluation.embedding.path is not None:
+        found["evaluation.embedding.path"] = spec.evaluation.embedding.path
+    return found | dict(_paths(spec, ""))
+
+
+def _paths(value: object, key: str) -> Iterator[tuple[str, str]]:
+    """Yield every path in some settings, with the setting's name."""
+    if isinstance(value, Path):
+        yield key, str(value)
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _paths(getattr(value, name), f"{key}.{name}" if key else name)
+    elif isinstance(value, (list, tuple)):
+        for number, one in enumerate(value):
+            yield from _paths(one, f"{key}.{number}")
 
 
 def local_root(spec: ExperimentSpec) -> Path:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from orchestrator.attack_tasks import HELD
 from orchestrator.budget import HOUR
-from orchestrator.calibration import START, Source, Speed
+from orchestrator.calibration import FIRST, RAY, START, Source, Speed
 from orchestrator.fleet_model import Fleet, Model
 from orchestrator.named_cluster import NamedCluster
 from orchestrator.placement import place
@@ -109,6 +109,11 @@ class _Drawn:
         found: Array = piece.units * speed * self.day
         return found
 
+    def once(self, key: str, times: int = 1) -> Array:
+        """Return seconds of what happens so many times and is no work; 0 where not measured."""
+        found = self.seconds(Piece("", key, times, "trial"))
+        return np.zeros(DRAWS) if found is None else found
+
     def _of(self, key: str) -> tuple[Array, Array]:
         if key not in self._middle:
             logs = np.log(np.maximum(1e-12, self.known[key][0].seconds))
@@ -185,6 +190,9 @@ def estimate(
         lengths.append(wall)
         device_seconds.append(used)
     crowd = _crowding(tally, judges, placed.judges_first, placed.slots, devices, bool(work.trials))
+    processes = min(placed.slots, len(work.trials)) + (1 if work.judges else 0)
+    if FIRST in known and processes:
+        tally.more(STARTS, drawn.once(FIRST, processes) * share * workers)
     tail = _tail(tally, drawn, work.after, max(1, int(devices / max(share, 1e-9))), devices)
     start = known.get(START)
     walls = None
@@ -196,6 +204,8 @@ def estimate(
             start[0].median if start else Fleet(1).first_s,
         )
         up = drawn.rng.uniform(*cluster.start_s, len(trials))
+        if cluster.here:
+            up = up + drawn.once(RAY)[: len(trials)]
         some = slice(len(trials))
         middle = np.maximum(trials, judges[some])
         if placed.judges_first:
@@ -297,6 +307,7 @@ def _beside(apart: Sequence[tuple[Piece, Array]], free: float) -> Array:
 
 
 CROWDING = "waiting for the judges"
+STARTS = "first steps of processes"
 
 
 def _crowding(
@@ -328,6 +339,8 @@ def _tail(
             stages.setdefault(piece.stage, []).append(took)
     for stage, tasks in stages.items():
         ends = np.zeros((DRAWS, min(at_once, len(tasks))))
+        if not total.any():  # new processes; later stages find them there
+            ends += drawn.once(START)[:, None]
         rows = np.arange(DRAWS)
         for task in tasks:
             ends[rows, ends.argmin(axis=1)] += task

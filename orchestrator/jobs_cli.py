@@ -11,6 +11,7 @@ from orchestrator.cli_options import Json, console_for, show
 from orchestrator.cluster_options import Asked, Insecure, There
 from orchestrator.completion import job_names
 from orchestrator.failure import INTERRUPTED, Command
+from tasks.errors import DcdctlError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +58,8 @@ def run_there(
     Raises:
         SpecError: photos are in a folder that no node can see.
         StoreError: something is in the way of the result.
-        ClusterError: the cluster cannot be used; it is left as it is.
+        ClusterError: the cluster cannot be used, and is left as it is; or it does not take the
+            job: with `down` it is down all the same.
         JobFailedError: the job failed; with `down` the cluster is down all the same.
     """
     from clusters.cluster_file import Existing, read_cluster
@@ -88,7 +90,12 @@ def run_there(
         if warning is not None:
             display.warn(warning)
     with open_cluster(where, insecure=there.insecure, say=display.line) as handle:
-        submit(handle, job, root, checkpoint)
+        try:
+            submit(handle, job, root, checkpoint)
+        except DcdctlError:
+            if there.down:  # machines that nobody uses would go on to cost
+                bring_down(where, say=display.line)
+            raise
         display.line(f"job {job.job_id} on {handle.name}")
         if there.detach:
             display.line(

@@ -52,26 +52,41 @@ class Injection:
 
 @dataclass
 class Table:
-    """All faults of one run of the suite."""
+    """All faults of one run of the suite.
+
+    Its parts may be run one after the other: what the file has of other sweeps under the same seed
+    stays in it.
+    """
 
     path: Path | None
     seed: int
     started: float = field(default_factory=time.monotonic)
     rows: list[Injection] = field(default_factory=list)
-    trial_seconds: float = 0.0
+    trial_seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.before = 0.0
+        if self.path is None or not self.path.is_file():
+            return
+        found = json.loads(self.path.read_text())
+        if found["seed"] == self.seed:
+            self.before = found["seconds"]
+            self.rows = [Injection(**one) for one in found["injections"]]
+            self.trial_seconds = found["trial_seconds"]
 
     def add(self, rows: list[Injection], trial_seconds: float) -> None:
         """Add a sweep's faults, and what its trials took."""
-        self.rows += rows
-        self.trial_seconds += trial_seconds
+        name = rows[0].sweep
+        self.rows = [row for row in self.rows if row.sweep != name] + rows
+        self.trial_seconds[name] = round(trial_seconds, 1)
         if self.path is None:
             return
         found = {
             "date": time.strftime("%Y-%m-%d"),
             "machine": f"{platform.system()} {platform.machine()}, {len(_cores())} cores",
             "seed": self.seed,
-            "seconds": round(time.monotonic() - self.started),
-            "trial_seconds": round(self.trial_seconds, 1),
+            "seconds": round(self.before + time.monotonic() - self.started),
+            "trial_seconds": self.trial_seconds,
             "injections": [asdict(row) for row in self.rows],
         }
         self.path.write_text(json.dumps(found, indent=1) + "\n")
@@ -88,7 +103,7 @@ def render(found: dict[str, Any]) -> str:
     rows = [Injection(**one) for one in found["injections"]]
     kinds = list(dict.fromkeys(row.kind for row in rows))
     wasted = sum(row.wasted_s for row in rows)
-    useful = found["trial_seconds"]
+    useful = sum(found["trial_seconds"].values())
     resumes = [row.resume_s for row in rows if row.resume_s is not None]
     equal = sum(row.records_equal is True for row in rows)
     lines = [

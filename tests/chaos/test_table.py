@@ -30,6 +30,8 @@ def test_a_table_says_what_was_thrown_away(tmp_path: Path) -> None:
         Injection("trial killed", "s", "3 records", 1, "SIGKILL", True, 0, 0, 1.0, 0.02, 4.0),
         Injection("trial killed", "s", "9 records", 1, "SIGKILL", True, 0, 0, 2.0, 0.04, 8.0),
     ]
+    table.add(rows[:1], 20.0)  # of an earlier try
+    table = Table(tmp_path / "chaos.json", 1)
     table.add(rows, 50.0)
     text = render(json.loads((tmp_path / "chaos.json").read_text()))
     assert text.startswith("2 injections in 1 sweeps, seed 1")

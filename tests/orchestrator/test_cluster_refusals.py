@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,25 @@ def test_a_failed_job_does_not_keep_the_cluster_up(
     assert there(tmp_path, monkeypatch) == [str(tmp_path / "lab.yaml")]
 
 
+@pytest.mark.parametrize("down", [True, False])
+def test_a_job_that_is_not_taken_does_not_keep_the_cluster_up(
+    down: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ClusterError("the cluster does not take the job")
+
+    ended: list[str] = []
+    monkeypatch.setattr("clusters.lifecycle.open_cluster", lambda *_, **__: nullcontext(HANDLE))
+    monkeypatch.setattr("clusters.lifecycle.bring_down", lambda where, **_: ended.append(where))
+    monkeypatch.setattr(cluster_run, "submit", refuse)
+    file = tmp_path / "lab.yaml"
+    file.write_text(ONPREM)
+    spec = load_spec(None, [f"storage={tmp_path}/storage"])
+    with pytest.raises(ClusterError, match="does not take"):
+        run_there(There(str(file), down=down), "sweep", [spec], as_json=True)
+    assert ended == [str(file)] * down
+
+
 def test_a_cluster_stays_up_unless_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert there(tmp_path, monkeypatch, down=False) == []
 
@@ -126,10 +145,29 @@ def test_photos_have_to_be_where_the_nodes_see_them() -> None:
     assert check_data([photos("s3://bucket/faces")]) is None
     said = check_data([photos("/home/erika-mustermann/photos")])
     assert said is not None
-    assert "same path" in said
+    assert "nodes see the same, or an s3:// URI" in said
     assert "mustermann" not in said
     with pytest.raises(SpecError, match=r"data\.root is relative"):
         check_data([photos("erika-mustermann")])
+
+
+@pytest.mark.parametrize(
+    ("setting", "more"),
+    [
+        ("prior.source={}", []),
+        ("protect.surrogate_list={}", ["protect.surrogates=listed"]),
+        ("evaluation.embedding.path={}", []),
+        ("training.defense.weights={}", ["training.defense.name=transfer"]),
+    ],
+)
+def test_named_files_have_to_be_where_the_nodes_see_them(setting: str, more: list[str]) -> None:
+    name = setting.partition("=")[0].replace(".", r"\.")
+    with pytest.raises(SpecError, match=f"{name} is relative to a folder of this machine"):
+        check_data([load_spec(None, [*more, setting.format("mine/file")])])
+    said = check_data([load_spec(None, [*more, setting.format("/mine/file")])])
+    assert said is not None
+    assert said.startswith(setting.partition("=")[0])
+    assert "s3://" not in said
 
 
 def test_failed_trials_that_are_to_run_again_are_told_of_there(tmp_path: Path) -> None:
