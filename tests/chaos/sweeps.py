@@ -44,7 +44,8 @@ SHORT = Size(workers=1, trials=40, epochs=6)
 LONG = Size(workers=1, trials=20, epochs=60)
 """Trials that are under way when a lost host is noticed."""
 
-PAIRS = Size(workers=2, trials=12, epochs=6)
+PAIRS = Size(workers=2, trials=12, epochs=60)
+"""Trainings of two processes that last long enough to be hit."""
 
 
 def write_experiment(folder: Path, size: Size) -> Path:
