@@ -125,7 +125,7 @@ class HostSweep(Sweep):
             again = [
                 event["at"] - hit.at
                 for event in events
-                if event["at"] > hit.at and "is run again" in str(event.get("text"))
+                if event["at"] > hit.at and event["event"] == "lost" and event["verdict"] == "again"
             ]
             if again and hit.lost_attempts:
                 hit.row.happened += f"; its trial began again after {min(again):.0f} s"

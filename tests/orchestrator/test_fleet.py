@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.run_events import Journal
 from orchestrator.store import records_of
 
 SWEEP = """
-import functools, json, os, sys, time
+import functools, json, os, subprocess, sys, time
 from pathlib import Path
 from clusters.embedded import DRIVER_ENV, WORKER_ENV
 os.environ.update(DRIVER_ENV | WORKER_ENV)
@@ -25,15 +26,14 @@ import ray
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
-nodes, gpus, late = (int(arg) for arg in sys.argv[1:4])
-storage, scratch = sys.argv[4:]
+nodes, gpus, late, drained = (int(arg) for arg in sys.argv[1:5])
+storage, scratch = sys.argv[5:]
 cluster = Cluster(
     initialize_head=True,
     head_node_args={"num_cpus": 2, "num_gpus": gpus, "temp_dir": scratch}
     | {"include_dashboard": False},
 )
-for _ in range(nodes - 1):
-    cluster.add_node(num_cpus=2, num_gpus=gpus)
+more = [cluster.add_node(num_cpus=2, num_gpus=gpus) for _ in range(nodes - 1)]
 ray.init(address=cluster.address, log_to_driver=False, runtime_env={"env_vars": WORKER_ENV})
 
 from orchestrator import tune_adapter
@@ -53,6 +53,13 @@ def traced(self, trial_id, result=None, error=False):
     if len(where) == 1:
         for _ in range(late):
             cluster.add_node(num_cpus=2, num_gpus=gpus)
+        for node in more[:drained]:  # as a cloud does that takes a spot machine back
+            words = ["ray", "drain-node", "--address", cluster.address, "--node-id", node.node_id]
+            words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+            subprocess.run([*words, "--deadline-remaining-seconds", "3"], check=True,
+                           stdout=subprocess.DEVNULL)
+            time.sleep(3)
+            cluster.remove_node(node, allow_graceful=False)
     ended(self, trial_id, result, error)
 tune_adapter.QueueSearcher.on_trial_complete = traced
 
@@ -61,6 +68,9 @@ spec = spec.model_copy(update={
     "storage": storage,
     "adaptive_attacks": spec.adaptive_attacks[:1],
     "sweep": spec.sweep.model_copy(update={"trials": 4 + 3 * late, "lookahead": 8}),
+    "compute": spec.compute.model_copy(
+        update={"trial_retries": 0, "sweep_retries": 0} if drained else {}
+    ),
     "tracking": spec.tracking.model_copy(update={"enabled": False}),
 })
 outcome = run_sweep(spec, console=Console(quiet=True))
@@ -71,15 +81,17 @@ cluster.shutdown()
 
 
 def sweep(
-    nodes: int, gpus: int, folder: Path, late: int = 0
+    nodes: int, gpus: int, folder: Path, late: int = 0, drained: int = 0
 ) -> tuple[dict[str, list[str]], list[str]]:
     folder.mkdir()
     (folder / "tmp" / "ray").mkdir(parents=True)  # where Ray notes its address
     short = Path(f"/tmp/fl{os.getpid()}{nodes}{gpus}")  # noqa: S108  (a socket's path is limited)
-    numbers = [str(number) for number in (nodes, gpus, late)]
+    numbers = [str(number) for number in (nodes, gpus, late, drained)]
     ended = subprocess.run(
         [sys.executable, "-c", SWEEP, *numbers, str(folder / "store"), str(short)],
-        env=os.environ | {"TMPDIR": str(folder / "tmp"), "RAY_USAGE_STATS_ENABLED": "0"},
+        env=os.environ
+        | {"TMPDIR": str(folder / "tmp"), "RAY_USAGE_STATS_ENABLED": "0"}
+        | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         timeout=570,
@@ -107,6 +119,18 @@ def test_a_node_that_joins_in_the_middle_takes_trials_and_changes_nothing(tmp_pa
     grown, found = sweep(1, 0, tmp_path / "grown", late=1)
     assert len(set(grown["nodes"])) == 2
     assert found[:5] == sweep(2, 0, tmp_path / "two")[1]
+
+
+@pytest.mark.slow
+def test_trials_of_a_node_that_is_taken_back_with_notice_run_again_for_free(
+    tmp_path: Path,
+) -> None:
+    told, found = sweep(2, 0, tmp_path / "drained", drained=1)
+    assert found == sweep(1, 0, tmp_path / "one")[1]
+    events = Journal(Path(told["run"])).new()
+    lost = [(e["failure"], e["verdict"]) for e in events if e["event"] == "lost"]
+    # None may be run again at the cost of a budget: both are 0.
+    assert set(lost) == {("preempted", "again")}
 
 
 @pytest.mark.slow
