@@ -22,7 +22,7 @@ from orchestrator.named_cluster import NamedCluster
 from orchestrator.placement import place
 from orchestrator.prices import hour_price
 from orchestrator.spec import ExperimentSpec
-from orchestrator.workload import ATTACK, JUDGES, Piece, Workload
+from orchestrator.workload import ATTACK, JUDGES, READER, Piece, Workload
 from tasks.spec import Spec
 from tasks.workers import most_workers
 
@@ -330,7 +330,7 @@ def _tail(
     tally: _Tally, drawn: _Drawn, after: Sequence[Piece], at_once: int, devices: float
 ) -> Array:
     """Return how long the tasks after the trials take; all devices are counted meanwhile."""
-    total = np.zeros(DRAWS)
+    total, started = np.zeros(DRAWS), False
     stages: dict[str, list[Array]] = {}
     for piece in after:
         took = drawn.seconds(piece)
@@ -339,8 +339,9 @@ def _tail(
             stages.setdefault(piece.stage, []).append(took)
     for stage, tasks in stages.items():
         ends = np.zeros((DRAWS, min(at_once, len(tasks))))
-        if not total.any():  # new processes; later stages find them there
+        if stage != READER and not started:  # new processes; later stages find them there
             ends += drawn.once(START)[:, None]
+            started = True
         rows = np.arange(DRAWS)
         for task in tasks:
             ends[rows, ends.argmin(axis=1)] += task

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from attacks.spec import PpaSpec
 from augment.spec import DcdSpec, ProtectSpec
 from orchestrator.calibration import (
+    FIRST,
+    RAY,
+    START,
     Calibration,
     Source,
     Speed,
@@ -29,6 +32,7 @@ from orchestrator.prices import LABEL
 from orchestrator.spec import ComputeSpec, ExperimentSpec, SweepSpec
 from orchestrator.store import Store
 from orchestrator.workload import (
+    ADAPTIVE,
     Counts,
     Piece,
     Workload,
@@ -46,6 +50,7 @@ ATTACK = PpaSpec(pool=300, candidates=4, steps=10, keep=2, selection_rounds=4)
 SPEC = ExperimentSpec(
     attacks=(ATTACK,), adaptive_attacks=(), sweep=SweepSpec(trials=5, lookahead=4)
 )
+ADAPTED = ExperimentSpec(attacks=(ATTACK,))
 COUNTS = Counts(targets=2, attacked=2, decode=100, judge_rows=80)
 HERE = NamedCluster("here", (NodeKind("here", 2, 0, 1, 1),), here=True)
 
@@ -81,6 +86,42 @@ def test_stages_add_up_and_unlikely_futures_cost_more() -> None:
     for row in [*by_stage.values(), found.hours, found.wall_s]:
         assert row is not None
         assert row.p90 > row.p50
+
+
+def test_what_a_process_does_once_is_counted_for_each() -> None:
+    work = workload(SPEC, COUNTS, lambda dcd: 64)
+    known = steady(work, 1e-7)
+    once: dict[str, tuple[Speed, Source]] = {
+        key: (Speed(stage="start", unit="trial", seconds=(seconds,) * 200), "calibration")
+        for key, seconds in ((FIRST, 4.0), (START, 6.0), (RAY, 5.0))
+    }
+    before = estimate(SPEC, work, known, HERE, "x")
+    after = estimate(SPEC, work, known | once, HERE, "x")
+    found = {row.stage: row.hours for row in after.stages}["first steps of processes"]
+    assert found is not None
+    assert found.p50 == pytest.approx(3 * 4.0 / 3600, rel=0.05)  # two slots, and the judges
+    assert before.hours is not None
+    assert after.hours is not None
+    assert after.hours.p50 - before.hours.p50 == pytest.approx(found.p50, rel=0.1)
+    assert after.wall_s is not None
+    assert after.wall_s.p50 == pytest.approx(5.0 + 6.0, rel=0.1)  # Ray, and a process's start
+
+
+def test_tasks_after_the_trials_wait_for_new_processes() -> None:
+    adaptive = ADAPTED.model_copy(update={"sweep": SPEC.sweep})
+    work = workload(adaptive, COUNTS, lambda dcd: 64)
+    known = steady(work, 1e-7)
+    start = Speed(stage="start", unit="trial", seconds=(6.0,) * 200)
+
+    def of(known: dict[str, tuple[Speed, Source]]) -> float:
+        rows = estimate(adaptive, work, known, HERE, "x").stages
+        hours = {row.stage: row.hours for row in rows}[ADAPTIVE]
+        assert hours is not None
+        return hours.p50
+
+    assert of(known | {START: (start, "calibration")}) - of(known) == pytest.approx(
+        2 * 6 / 3600, rel=0.1
+    )
 
 
 def test_a_stage_without_a_speed_is_not_guessed() -> None:
