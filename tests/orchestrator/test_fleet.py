@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from orchestrator.store import records_of
 SWEEP = """
 import functools, json, os, subprocess, sys, time
 from pathlib import Path
+from typing import Any
 from clusters.embedded import DRIVER_ENV, WORKER_ENV
 os.environ.update(DRIVER_ENV | WORKER_ENV)
 import ray
@@ -82,7 +84,7 @@ cluster.shutdown()
 
 def sweep(
     nodes: int, gpus: int, folder: Path, late: int = 0, drained: int = 0
-) -> tuple[dict[str, list[str]], list[str]]:
+) -> tuple[dict[str, Any], list[str]]:
     folder.mkdir()
     (folder / "tmp" / "ray").mkdir(parents=True)  # where Ray notes its address
     short = Path(f"/tmp/fl{os.getpid()}{nodes}{gpus}")  # noqa: S108  (a socket's path is limited)
