@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from ray import get
 from ray import put as ray_put
 
 from augment.plan import make_plan
@@ -185,3 +186,52 @@ def test_a_loss_that_is_not_finite_is_the_same_sentence(keeper: StateKeeper) -> 
     spec = SPEC.model_copy(update={"workers": 2, "learning_rate": 1e30, "epochs": 2})
     with pytest.raises(TrainingError, match="training loss is nan after epoch"):
         fit_distributed(IMAGES, PLAN, 4, spec, 0, keeper=keeper)
+
+
+def tight(member: Member, config: dict[str, Any]) -> None:
+    """Train; the second process has no memory for more than 4 rows, in the middle of a training."""
+    from tasks import classifiers
+
+    build = classifiers.build_model
+    passes = 0
+
+    def small(*args: Any) -> torch.nn.Module:
+        model = build(*args)
+
+        def allocate(_: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+            nonlocal passes
+            passes += 1
+            if member.rank == 1 and passes > 3 and len(given[0]) > 4:
+                torch.empty(1 << 50)
+
+        model.register_forward_pre_hook(allocate)
+        return model
+
+    classifiers.build_model = small
+    try:
+        train_loop(member, config)
+    finally:
+        classifiers.build_model = build
+
+
+def test_a_process_that_runs_out_of_memory_halves_the_batch_of_all(
+    publisher: Any, tmp_path: Path
+) -> None:
+    """The model is the one of a group that knew from the beginning how many rows fit."""
+    config = {
+        "spec": SPEC.model_dump(mode="json"),
+        "images": ray_put(IMAGES),
+        "recipe": ray_put(PLAN),
+        "num_classes": 4,
+        "seed": 0,
+    }
+    told, tried = (StateKeeper(publisher, tmp_path / name) for name in ("told", "tried"))
+    get(publisher.note_rows.remote(told.folder, 8))
+    found = []
+    for keeper in (told, tried):
+        last, _ = train_group(tight, config, 2, keeper, SPEC.epochs, what="the classifier")
+        assert keeper.rows_at_once() == 8
+        found.append(decode_state(last))
+    assert found[0].losses == found[1].losses
+    for name, value in found[0].model.items():
+        assert torch.equal(value, found[1].model[name]), name
