@@ -161,6 +161,7 @@ def cluster(folder: Path) -> Iterator[tuple[Lab, dict[str, str], Path]]:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_health_check_timeout_ms": "6000",  # as our cluster files have it
         }
         words = [sys.executable, "-m", "moto.server", "-H", address, "-p", "5000"]
         with (hosts.folder / "moto.log").open("wb") as log:
