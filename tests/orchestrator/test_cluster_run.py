@@ -215,7 +215,11 @@ def test_a_job_is_stopped_and_resumed(cluster: LocalCluster, tmp_path: Path) -> 
     assert run("sweep", *more, "--detach", cwd=tmp_path).returncode == 0
     (job,) = (path.stem for path in (storage / "jobs").iterdir())
     time.sleep(8)
-    assert run("cancel", job, "--storage", str(storage), cwd=tmp_path).returncode == 0
+    # Also from where no storage knows the job, and once more for one that has ended.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for more_words in (["--cluster", str(file)], ["--storage", str(storage)]):
+        assert run("cancel", job, *more_words, cwd=elsewhere).returncode == 0
     ended = run("sweep", *more, "--resume", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert len(list(storage.glob("runs/*/trials/*/record.json"))) == 3
