@@ -113,6 +113,8 @@ def _short(error: BaseException) -> str:
 
     if isinstance(error, DcdctlError):
         return str(error)
+    if isinstance(error, RayActorError) and error.preempted:
+        return "its node was taken back, with notice"
     if isinstance(error, RayActorError):
         lines = [line.strip() for line in str(error).splitlines()]
         told = [line for line in lines[1:] if line and not _is_field(line)]

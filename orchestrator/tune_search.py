@@ -188,6 +188,14 @@ class Watch(tune.Callback):  # type: ignore[misc]
             self.stopped = True
             self.halt.stop.remote()
 
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Keep Tune from running a trial of a preempted node again by itself.
+
+        It counts no failure there, so that none is above the limit of 0, and nobody would be told:
+        the lost attempt would be in no account, and the next one would have the same lease.
+        """
+        trial.run_metadata.num_failures = 1
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Take a trial whose process died."""
         error = _error_of(trial) or ClusterError("its process died, and Ray does not say why")
