@@ -56,7 +56,8 @@ def said(name: str, status: int) -> str:
     """Return the sentence for a process of Ray that ended with an exit status."""
     how = f"with exit status {status}"
     if status < 0:
-        how = f"by {signal.Signals(-status).name}"
+        names = {int(one): one.name for one in signal.Signals}  # not all that there are have one
+        how = f"by {names.get(-status, f'signal {-status}')}"
         if -status == signal.SIGKILL:
             how += " (as the system does when memory runs out)"
     return (
@@ -65,29 +66,33 @@ def said(name: str, status: int) -> str:
     )
 
 
-def _processes() -> dict[str, Process]:
-    """Return Ray's processes that a driver cannot be without; Ray has no public way to them."""
-    from ray._private import ray_constants, worker
+def _started() -> dict[str, list[Process]]:
+    """Return what Ray started here, by kind; it has no public way to them."""
+    from ray._private import worker
 
     node = worker._global_node
     if node is None:
         return {}
-    wanted = {
-        "raylet": ray_constants.PROCESS_TYPE_RAYLET,
-        "GCS": ray_constants.PROCESS_TYPE_GCS_SERVER,
+    return {kind: [one.process for one in some] for kind, some in node.all_processes.items()}
+
+
+def _processes() -> dict[str, Process]:
+    """Return those that a driver cannot be without, by the name that a person is told."""
+    from ray._private import ray_constants
+
+    names = {
+        ray_constants.PROCESS_TYPE_RAYLET: "raylet",
+        ray_constants.PROCESS_TYPE_GCS_SERVER: "GCS",
     }
-    return {
-        name: started.process
-        for name, kind in wanted.items()
-        for started in node.all_processes.get(kind, ())
-    }
+    return {names[kind]: one for kind, some in _started().items() if kind in names for one in some}
 
 
 def _end(sentence: str) -> None:
     """Say it and end now, with Ray's other processes."""
-    for process in _processes().values():
-        with suppress(OSError):
-            process.kill()
+    for some in _started().values():
+        for process in some:
+            with suppress(OSError):
+                process.kill()
     shown = "\x1b[?25h" if sys.stderr.isatty() else ""  # a progress display hides the cursor
     os.write(2, f"{shown}\nerror: {sentence}\n".encode())
     os._exit(ClusterError.exit_code)

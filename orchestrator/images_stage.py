@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -14,10 +13,6 @@ from orchestrator.store import Store, stage
 from tasks.datasets.spec import BuiltinData, FolderData
 from tasks.spec import fingerprint
 from tasks.types import Image8
-
-if TYPE_CHECKING:
-    pass
-
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, what is done and the total."""

@@ -56,3 +56,4 @@ def test_an_ordinary_end_is_none_of_its_business() -> None:
 def test_the_sentence_says_how_it_ended() -> None:
     assert "with exit status 1;" in said("raylet", 1)
     assert "by SIGTERM;" in said("raylet", -15)
+    assert "by signal 40;" in said("raylet", -40)  # a real-time one, without a name

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from ray import get
+from ray import get as ray_get
 from ray import put as ray_put
 
 from augment.plan import make_plan
@@ -226,7 +226,7 @@ def test_a_process_that_runs_out_of_memory_halves_the_batch_of_all(
         "seed": 0,
     }
     told, tried = (StateKeeper(publisher, tmp_path / name) for name in ("told", "tried"))
-    get(publisher.note_rows.remote(told.folder, 8))
+    ray_get(publisher.note_rows.remote(told.folder, 8))
     found = []
     for keeper in (told, tried):
         last, _ = train_group(tight, config, 2, keeper, SPEC.epochs, what="the classifier")

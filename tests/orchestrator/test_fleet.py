@@ -21,7 +21,6 @@ from orchestrator.store import records_of
 SWEEP = """
 import functools, json, os, subprocess, sys, time
 from pathlib import Path
-from typing import Any
 from clusters.embedded import DRIVER_ENV, WORKER_ENV
 os.environ.update(DRIVER_ENV | WORKER_ENV)
 import ray
