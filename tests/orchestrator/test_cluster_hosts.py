@@ -1,17 +1,18 @@
 """The main command on three machines: SSH hosts in namespaces, brought up, used and taken down.
 
-pytest -m hosts tests/orchestrator/test_cluster_hosts.py -s      # root; about 5 minutes
+pytest -m hosts tests/orchestrator/test_cluster_hosts.py -s      # root; about 7 minutes
 """
 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from orchestrator.store import records_of
-from tests.clusters.hosts import can_start, lab
+from tests.clusters.hosts import Lab, can_start, lab
 
 pytestmark = [
     pytest.mark.hosts,
@@ -39,6 +40,25 @@ def test_a_sweep_on_three_hosts_with_two_training_workers_on_two(tmp_path: Path)
         records = records_of(run)
         assert [record.status for record in records] == ["ok"] * 3
         for name in ("node1", "node2", "node3"):
-            left = [line for line in hosts.processes(name) if "raylet" in line or "gcs" in line]
-            assert left == [], (name, left)
+            assert ray_on(hosts, name) == [], name
         assert json.loads((run / "evaluation.json").read_text())["accuracy"]["n"] > 0
+
+
+def test_hosts_that_were_forgotten_end_at_their_maximum_lifetime(tmp_path: Path) -> None:
+    with lab(2, network="10.78") as hosts:
+        file = hosts.onprem(tmp_path)
+        text = file.read_text()
+        assert text.count("sleep 43200") == 2  # 12 hours, of the head and of the others
+        file.write_text(text.replace("sleep 43200", "sleep 60"))
+        ended = hosts.run("dcdctl", "cluster", "up", str(file), timeout=400)
+        assert ended.returncode == 0, ended.stdout
+        assert all(ray_on(hosts, name) for name in ("node1", "node2"))
+        end = time.monotonic() + 150
+        while any(ray_on(hosts, name) for name in ("node1", "node2")):
+            assert time.monotonic() < end, "Ray goes on"
+            time.sleep(1)
+
+
+def ray_on(hosts: Lab, name: str) -> list[str]:
+    """Return Ray's own processes on a host."""
+    return [line for line in hosts.processes(name) if "raylet" in line or "gcs_server" in line]

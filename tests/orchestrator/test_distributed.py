@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
@@ -94,6 +94,19 @@ def test_the_model_is_the_same_however_many_train_it(workers: Workers, keeper: S
     # Sums over several processes round in another order.
     assert_same(alone, together, 0.0 if workers == 1 else 1e-3)
     assert together.meta.training == spec
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_trains_in_two_processes_as_in_one(
+    precision: Literal["bfloat16", "float16"], keeper: StateKeeper
+) -> None:
+    spec = SPEC.model_copy(update={"precision": precision})
+    alone = fit_here(IMAGES, PLAN, 4, spec, 0)
+    together = fit_distributed(
+        IMAGES, PLAN, 4, spec.model_copy(update={"workers": 2}), 0, keeper=keeper
+    )
+    # Three digits of bfloat16, and each process rounds its own part.
+    assert np.allclose(alone.meta.losses, together.meta.losses, rtol=0.02)
 
 
 def after(epochs: int, spec: TrainingSpec) -> list[TrainingState]:
