@@ -58,5 +58,7 @@ def reason(output: str) -> str:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
     plain = re.sub(r"(?m)^\d{4}-\S+ \S+\s+[A-Z]+ \w+\.py:\d+ -- ", "", plain)
     lines = [line.strip() for line in plain.splitlines() if line.strip(" !\t")]
+    # What Ray ran is no answer, though its options speak of failure.
+    lines = [line for line in lines if not line.startswith("Full command is")]
     errors = [line for line in lines if re.search(r"error|denied|refused|fail", line, re.I)]
     return (errors or lines or ["it said nothing"])[-1][:300]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -47,13 +47,14 @@ def stop_hosts(cluster: RayFile, say: Callable[[str], None]) -> None:
     """
     hosts = hosts_of(cluster)
     say(f"stopping Ray on {', '.join(hosts)}")
-    with ThreadPoolExecutor(32) as pool:
-        found = list(pool.map(partial(_ask, cluster, _STOP), hosts))
+    found = _stop(cluster, hosts)
     # Ray's own note of which machines are in use lies on this one.
     run_ray("down", "--yes", str(cluster.path), deadline_s=120)
+    # A head that was just starting a machine may have done so after that machine was looked at.
+    found |= _stop(cluster, running_hosts(cluster))
     left = [
         f"{host}: {answer.fault or 'its Ray does not end'}"
-        for host, answer in found
+        for host, answer in found.items()
         if answer.fault or answer.code
     ]
     if left:
@@ -61,6 +62,11 @@ def stop_hosts(cluster: RayFile, say: Callable[[str], None]) -> None:
             f"{cluster.name} may still run on {len(left)} of {len(hosts)} machines; {left[0]}; "
             "then repeat the command, or run `ray stop --force` there"
         )
+
+
+def _stop(cluster: RayFile, hosts: Sequence[str]) -> dict[str, Answer]:
+    with ThreadPoolExecutor(32) as pool:
+        return dict(pool.map(partial(_ask, cluster, _STOP), hosts))
 
 
 def _ask(cluster: RayFile, command: str, host: str) -> tuple[str, Answer]:
