@@ -173,7 +173,7 @@ def ours(args: argparse.Namespace) -> float:
     try:
         run = folder / "run"
         run.mkdir()
-        total = planned_trials(spec.sweep, spec.dcd, spec.training) + 1
+        total = planned_trials(spec) + 1
         display = Display(Console(file=io.StringIO(), width=120))
         display.events = EventLog(run)
         world = world_of(spec)

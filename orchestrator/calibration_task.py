@@ -18,7 +18,7 @@ from orchestrator.bundle import pack, scratch
 from orchestrator.calibration import FIRST, START
 from orchestrator.judges import FIRST_SEED, load_panel
 from orchestrator.spec import ExperimentSpec
-from orchestrator.trial import World, accuracy_of, fit_here
+from orchestrator.trial import PublicWeights, World, accuracy_of, fit_here, starts_public
 from orchestrator.workload import (
     Setting,
     Unit,
@@ -160,12 +160,20 @@ def _train(
     from augment.plan import make_plan
     from augment.spec import DcdSpec
     from orchestrator.serving import fit_served
+    from tasks.classifiers import build_model
+    from tasks.defenses.spec import NoDefense
 
     targets = () if setting.dcd is None else world.targets
     dcd = setting.dcd or DcdSpec()
     recipe = make_plan(world.rows, targets, world.num_classes, dcd, world.seed)
     few = _some(recipe, BATCHES * setting.training.batch_size, spec.seed)
-    with _epochs(found, key, "training", few, setting.training) as fit:
+    # What transfer starts from costs the same, learnt or not.
+    public = None
+    if starts_public(setting.training):
+        plain = setting.training.model_copy(update={"defense": NoDefense()})
+        model = build_model(plain, world.num_classes, Draws(world.seed))
+        public = PublicWeights("calibration", model.state_dict())
+    with _epochs(found, key, "training", few, setting.training, public) as fit:
         short = setting.training.model_copy(update={"epochs": EPOCHS, "workers": 1})
         return fit_served(
             fit, world.images, few, world.num_classes, short, world.seed, setting.serving
@@ -174,14 +182,20 @@ def _train(
 
 @contextmanager
 def _epochs(
-    found: Measured, key: str, stage: str, recipe: pa.Table, training: TrainingSpec
+    found: Measured,
+    key: str,
+    stage: str,
+    recipe: pa.Table,
+    training: TrainingSpec,
+    public: PublicWeights | None = None,
 ) -> Iterator[Callable[..., Checkpoint]]:
     """Give a `fit` that notes when epochs end; afterwards the seconds of a row are known.
 
     What is done once, before the first epoch, is spread over the epochs of the real training.
     """
     marks = [time.monotonic()]
-    yield functools.partial(fit_here, on_epoch=lambda epoch: marks.append(time.monotonic()))
+    note = lambda epoch: marks.append(time.monotonic())  # noqa: E731
+    yield functools.partial(fit_here, on_epoch=note, public=public)
     each = (marks[-1] - marks[1]) / (EPOCHS - 1)
     once = max(0.0, marks[1] - marks[0] - each)
     found.add(key, stage, "row", each + once / training.epochs, recipe.num_rows)

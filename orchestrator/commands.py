@@ -164,6 +164,7 @@ def train(
     from orchestrator.distributed import fit_distributed
     from orchestrator.forget import note_output
     from orchestrator.placement import check_capacity
+    from orchestrator.public_weights import with_public_weights
     from orchestrator.publisher import publishing
     from orchestrator.serving import fit_served
     from orchestrator.train_group import StateKeeper
@@ -180,6 +181,7 @@ def train(
         note_output(store, spec.data.kind, "train", out)
         selection = choose(spec, store, display.stage)
         world = prepare_world(spec, store, selection, display.stage)
+        world = with_public_weights(spec, [spec.training], store, selection, world, display.stage)
         targets = world.targets if defense == "dcd" else ()
         plan = make_plan(world.rows, targets, world.num_classes, spec.dcd, spec.seed)
         started = time.monotonic()
@@ -188,10 +190,12 @@ def train(
         if several:
             publisher = stack.enter_context(publishing())
             keeper = StateKeeper(publisher, out.absolute() / "training")
-            fit = functools.partial(fit_distributed, keeper=keeper)
+            fit = functools.partial(fit_distributed, keeper=keeper, public=world.public)
         else:
             fit = functools.partial(
-                fit_here, on_epoch=lambda epoch: display.stage("epochs", epoch, epochs)
+                fit_here,
+                on_epoch=lambda epoch: display.stage("epochs", epoch, epochs),
+                public=world.public,
             )
         _settle_threads(spec.data.image_size)
         checkpoint = fit_served(

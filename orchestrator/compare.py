@@ -162,16 +162,17 @@ def comparing(spec: ExperimentSpec, seed: int) -> ExperimentSpec:
     from tasks.draws import Draws
 
     sweep = spec.sweep.model_copy(update={"search": "defenses"})
-    if repeated := repeated_points(sweep.rows, sweep.strengths, spec.dcd, spec.training):
+    spec = spec.model_copy(update={"seed": seed, "sweep": sweep})
+    if repeated := repeated_points(spec):
         title, first = repeated[0]
         there = "the control, which is always there" if first == "none" else f"the row {first!r}"
         raise SpecError(
             f"sweep.rows: the row {title!r} is the same trial as {there}; leave it out, or change "
             "one of its settings"
         )
-    for point in compared_points(sweep.rows, sweep.strengths, spec.dcd, spec.training):
+    for point in compared_points(spec):
         build_model(point.training, 2, Draws(seed))
-    return spec.model_copy(update={"seed": seed, "sweep": sweep})
+    return spec
 
 
 def compare_runs(folders: Sequence[Path], out: Path) -> CompareOutcome:

@@ -7,7 +7,7 @@ are pooled: a person of one seed is one draw.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -106,7 +106,9 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
         SpecError: runs of the same data differ in what they attack with or who is protected.
     """
     check_alike(runs)
-    trials = _by_title(runs)
+    trials = _by_title(
+        [replace(run, records=own) for run, own in zip(runs, once_each(runs), strict=True)]
+    )
     drop = runs[0].spec.sweep.goal.max_accuracy_drop
     rows = [row for title, found in trials.items() if (row := _row(title, found)) is not None]
     chosen = _chosen(rows, drop)
@@ -126,6 +128,20 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
         max_accuracy_drop=drop,
         runs=tuple(run.name for run in runs),
     )
+
+
+def once_each(runs: Sequence[FinishedRun]) -> list[list[TrialRecord]]:
+    """Return the records of each run, without those that an earlier run has already.
+
+    Equal ids are equal settings, data, seeds and judges: the same trial, run twice.
+    """
+    seen: set[tuple[str, int, str]] = set()
+    found = []
+    for run in runs:
+        own = [(run.spec.name, run.spec.seed, record.trial_id) for record in run.records]
+        found.append([r for r, key in zip(run.records, own, strict=True) if key not in seen])
+        seen.update(own)
+    return found
 
 
 Trials = list[tuple[FinishedRun, TrialRecord]]

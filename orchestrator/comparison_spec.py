@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from augment.spec import DcdSpec
+from augment.spec import PRESETS, DcdSpec
 from tasks.defenses.spec import (
     AnyDefense,
     BidoSpec,
@@ -19,18 +20,32 @@ from tasks.defenses.spec import (
     NoDefense,
     RandomErasingSpec,
     RolssSpec,
+    TransferSpec,
     TrapMidSpec,
 )
-from tasks.serving.spec import OutputDefenseSpec, ServingSpec
+from tasks.serving.spec import MemGuardSpec, OutputDefenseSpec, PurificationSpec, ServingSpec
 from tasks.spec import Spec
 from tasks.training_spec import TrainingSpec
+
+if TYPE_CHECKING:
+    from orchestrator.spec import ExperimentSpec
+
+ALONE: dict[str, Any] = {"steps": ("injection", "curvature"), "target_copies": 0}
+"""What one person can do who hands photos over under one name: a surrogate and noise around it.
+
+Wrong labels need the names of others.
+"""
 
 
 class ComparedSpec(Spec):
     """One row of a comparison: a training-time defence, DCD, or both."""
 
     title: str | None = Field(None, description="Heads the row; null names what is in it.")
-    dcd: bool = Field(False, description="Train on the data that the experiment's recipe protects.")
+    dcd: bool | dict[str, Any] = Field(
+        False,
+        description="Train on the data that the experiment's recipe protects; or that recipe with "
+        "other settings, such as {steps: [injection, loss]}.",
+    )
     defense: DefenseSpec = NoDefense()
     serving: OutputDefenseSpec | None = Field(
         None, description="An output defence of the served model; null is none."
@@ -41,27 +56,44 @@ class ComparedSpec(Spec):
         "unless that setting is given; an empty list takes the settings as they are.",
     )
 
+    @field_validator("dcd")
+    @classmethod
+    def _is_a_recipe(cls, given: bool | dict[str, Any]) -> bool | dict[str, Any]:
+        if not isinstance(given, bool):
+            DcdSpec.model_validate(given)
+        return given
+
     @property
     def name(self) -> str:
         """What the row is called."""
-        parts = ["dcd"] * self.dcd + [self.defense.name] * (self.defense.name != "none")
+        parts = ["dcd"] * (self.dcd is not False) + [self.defense.name] * (
+            self.defense.name != "none"
+        )
         parts += [self.serving.name] if self.serving is not None else []
         return self.title or "+".join(parts) or "none"
 
 
-def default_rows(training: TrainingSpec) -> tuple[ComparedSpec, ...]:
-    """Return the rivals that need nothing but the private data, DCD, and DCD beside some.
+def default_rows(training: TrainingSpec, *, named: bool = True) -> tuple[ComparedSpec, ...]:
+    """Return the rivals, DCD, and DCD beside some of them.
 
     A trainer who smooths labels or erases squares did not ask the person who uploaded: those rows
     say what DCD is worth then.
+
+    Args:
+        training: of the experiment; networks without skip connections have none to lose.
+        named: whether the public data name people, whom a network can learn first.
     """
-    rivals = [DpSgdSpec(), MidSpec(), BidoSpec(), NegLsSpec(), RandomErasingSpec(), TrapMidSpec()]
-    residual = [RolssSpec()] if "resnet" in training.architecture else []
+    rivals = [DpSgdSpec(), MidSpec(), BidoSpec(), NegLsSpec(), RandomErasingSpec()]
+    rivals += [TransferSpec()] if named else []
+    rivals += [TrapMidSpec()]
+    rivals += [RolssSpec()] if "resnet" in training.architecture else []
     beside = [RandomErasingSpec(), NegLsSpec(), LabelSmoothingSpec()]
     return (
         ComparedSpec(title="dp-sgd without noise", defense=DpSgdSpec(noise_multiplier=0.0)),
-        *(ComparedSpec(defense=defense) for defense in [*rivals, *residual]),
+        *(ComparedSpec(defense=defense) for defense in rivals),
+        *(ComparedSpec(serving=served) for served in (MemGuardSpec(), PurificationSpec())),
         ComparedSpec(dcd=True),
+        ComparedSpec(title="dcd by one person", dcd=ALONE),
         *(ComparedSpec(dcd=True, defense=defense, strengths=()) for defense in beside),
     )
 
@@ -90,29 +122,23 @@ class Point:
         return self.dcd, self.training, self.serving
 
 
-def compared_points(
-    rows: Sequence[ComparedSpec] | None, limit: int, dcd: DcdSpec, training: TrainingSpec
-) -> list[Point]:
+def compared_points(spec: ExperimentSpec) -> list[Point]:
     """Return the trials of a comparison; the first is the control.
 
     A point that repeats an earlier one is left out: it would be the same trial under two names, and
     of its record only one of them would be left.
 
     Args:
-        rows: None takes the default ones.
-        limit: points of each curve, at the most.
-        dcd: the experiment's recipe.
-        training: the experiment's; each row puts its defence in the place of that.
+        spec: the experiment; `sweep.rows` and `sweep.strengths` say what is compared, and each row
+            puts its defence in the place of the experiment's own.
     """
-    points = _all_points(rows, limit, dcd, training)
+    points = _all_points(spec)
     return [point for i, point in enumerate(points) if point.same not in _same(points[:i])]
 
 
-def repeated_points(
-    rows: Sequence[ComparedSpec] | None, limit: int, dcd: DcdSpec, training: TrainingSpec
-) -> list[tuple[str, str]]:
+def repeated_points(spec: ExperimentSpec) -> list[tuple[str, str]]:
     """Return the titles of points that repeat an earlier one, each with that one's."""
-    points = _all_points(rows, limit, dcd, training)
+    points = _all_points(spec)
     return [
         (point.title, next(one.title for one in points if one.same == point.same))
         for i, point in enumerate(points)
@@ -124,25 +150,34 @@ def _same(points: Sequence[Point]) -> list[object]:
     return [point.same for point in points]
 
 
-def _all_points(
-    rows: Sequence[ComparedSpec] | None, limit: int, dcd: DcdSpec, training: TrainingSpec
-) -> list[Point]:
+def _all_points(spec: ExperimentSpec) -> list[Point]:
+    rows, training = spec.sweep.rows, spec.training
+    if rows is None:
+        rows = default_rows(training, named=spec.data.names_public)
     plain = training.model_copy(update={"defense": NoDefense()})
     points = [Point("none", "none", None, plain)]
-    for row in default_rows(training) if rows is None else rows:
+    for row in rows:
         knob = row.defense.knob
         values = row.defense.curve if row.strengths is None else row.strengths
         if row.strengths is None and knob and _is_set(row.defense, knob):
             values = ()
         own = [(row.name, row.defense)] if not values else []
-        for value in values[:limit]:
+        for value in values[: spec.sweep.strengths]:
             changed = row.defense.model_dump() | {knob: value}
             own.append((f"{row.name} {knob}={value:g}", type(row.defense).model_validate(changed)))
         for title, defense in own:
             settings = training.model_copy(update={"defense": defense})
             serving = ServingSpec() if row.serving is None else ServingSpec(defense=row.serving)
-            points.append(Point(row.name, title, dcd if row.dcd else None, settings, serving))
+            points.append(Point(row.name, title, _recipe(row.dcd, spec.dcd), settings, serving))
     return points
+
+
+def _recipe(asked: bool | dict[str, Any], dcd: DcdSpec) -> DcdSpec | None:
+    """Return the experiment's recipe as a row wants it; None for data as they are."""
+    if isinstance(asked, bool):
+        return dcd if asked else None
+    preset = PRESETS.get(str(asked.get("preset")), {})
+    return DcdSpec.model_validate(dcd.model_dump() | preset | asked)
 
 
 def _is_set(defense: AnyDefense, knob: str) -> bool:

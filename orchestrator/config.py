@@ -92,7 +92,7 @@ def outline(spec: ExperimentSpec) -> dict[str, str]:
     else:
         classes = data.private if isinstance(data.private, int) else len(data.private)
         source = f"{classes} classes of {data.root}"
-    trials = planned_trials(spec.sweep, spec.dcd, spec.training)
+    trials = planned_trials(spec)
     who = str(protected) if isinstance(protected, int) else ", ".join(protected)
     return {
         "experiment": f"{spec.name}, seed {spec.seed}, fingerprint {spec.run_fingerprint}",

@@ -18,7 +18,7 @@ import pyarrow as pa
 from orchestrator.bundle import Bundle
 from orchestrator.plan_tally import plan_digest
 from orchestrator.train_group import Member, StateKeeper, train_group
-from orchestrator.trial import training_rows
+from orchestrator.trial import PublicWeights, training_rows
 from tasks.errors import MemoryEndedError, TrainingError
 from tasks.spec import fingerprint
 from tasks.training_spec import TrainingSpec
@@ -38,6 +38,7 @@ def fit_distributed(
     *,
     keeper: StateKeeper,
     cores_each: float = 1.0,
+    public: PublicWeights | None = None,
 ) -> Checkpoint:
     """Train with `spec.workers` processes; takes up an interrupted training of the same keeper.
 
@@ -49,6 +50,7 @@ def fit_distributed(
         seed: of the experiment.
         keeper: of checkpoints; each training has a folder of its own below the keeper's.
         cores_each: of a process that has no GPU.
+        public: what a defence by transfer starts from.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -69,6 +71,7 @@ def fit_distributed(
         "num_classes": num_classes,
         "spec": spec.model_dump(mode="json"),
         "seed": seed,
+        "public": ray.put(None if public is None else public.state),
     }
     last, _ = train_group(
         train_loop,
@@ -152,6 +155,7 @@ def train_loop(member: Member, config: dict[str, Any]) -> None:
             start=None if found is None else decode_state(found[1]),
             on_epoch=on_epoch,
             at_once=rows,
+            public=ray.get(config["public"]),
         )
     except MemoryEndedError:
         member.halve(rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.comparison import FinishedRun, check_alike
+from orchestrator.comparison import FinishedRun, check_alike, once_each
 from orchestrator.finished_run import Run
 from orchestrator.records import (
     Accuracy,
@@ -34,10 +34,11 @@ def merge_runs(runs: Sequence[Run]) -> Run:
     """
     if len(runs) == 1:
         return runs[0]
-    check_alike([FinishedRun(run.folder.name, run.spec, run.records) for run in runs])
+    finished = [FinishedRun(run.folder.name, run.spec, run.records) for run in runs]
+    check_alike(finished)
     groups: dict[str, list[Placed]] = {}
-    for run in runs:
-        for record in run.records:
+    for run, records in zip(runs, once_each(finished), strict=True):
+        for record in records:
             groups.setdefault(_key(record), []).append((run, record))
     order = sorted(groups.values(), key=lambda g: _is_rival_or_dcd(g[0][1]))
     records = [_pooled(index, group) for index, group in enumerate(order)]

@@ -17,10 +17,21 @@ from orchestrator.judges import is_trained, judges_for
 from orchestrator.large_data import LargeData
 from orchestrator.named_cluster import NamedCluster
 from orchestrator.prior_stage import prior_key, trains_prior
+from orchestrator.public_weights import public_folder, public_people
 from orchestrator.selection import Selection
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import MANIFEST, Store, records_of
-from orchestrator.workload import DATA, JUDGES, PRIOR, Counts, Workload, workload
+from orchestrator.trial import starts_public
+from orchestrator.workload import (
+    DATA,
+    JUDGES,
+    PRIOR,
+    PUBLIC,
+    Counts,
+    Workload,
+    settings_of,
+    workload,
+)
 from orchestrator.world_stage import world_digest
 from tasks.device import device_name
 
@@ -149,6 +160,15 @@ def _counts(
         decode += public.num_rows
         if _made(store.artifact("prior", prior_key(spec, key))):
             ready.add(PRIOR)
+    learnt = 0
+    if any(starts_public(setting.training) for setting in settings_of(spec)):
+        people = public_people(selection)
+        learnt = people.num_rows
+        key = images_key(spec, people)
+        names.append(f"pretraining-{key}")
+        decode += learnt
+        if _made(public_folder(spec, store, key)):
+            ready.add(PUBLIC)
     if all(_made(store.artifact("images", name)) for name in names):
         ready.add(DATA)
     if all(is_trained(j) for j in judges_for(spec, world_digest(keys, selection), store)):
@@ -159,6 +179,7 @@ def _counts(
         attacked=attacked,
         decode=decode,
         judge_rows=sum(part.num_rows for _, part in parts) - selection.split("test").num_rows,
+        public_rows=learnt,
         attributes=bool(pc.any(pc.greater(pc.list_value_length(public["attributes"]), 0)).as_py()),
     )
     return counts, frozenset(ready)

@@ -144,7 +144,7 @@ def plan_summary(
         own = _own_rows(rows, selection)
         plan = tally_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
         cost = cost_of(spec, store, selection, where, rows, plan.rows)
-    trials = planned_trials(spec.sweep, spec.dcd, spec.training)
+    trials = planned_trials(spec)
     training = spec.training.epochs * (trials * plan.rows + before)
     images = (trials + 1) * _attack_images(spec, len(selection.targets))
     scale = (spec.data.image_size / 32) ** 2

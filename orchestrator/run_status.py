@@ -147,7 +147,7 @@ class StatusReader:
         spec = read_spec(self.run)
         records = self._records.read()
         events = read_events(self.run)
-        total = max(planned_trials(spec.sweep, spec.dcd, spec.training) + 1, len(records))
+        total = max(planned_trials(spec) + 1, len(records))
         driver, written = driver_of(self.run), last_written(self.run)
         silent_for = now - written
         state = _state(self.run, records, total, driver, silent_for)

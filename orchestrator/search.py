@@ -11,48 +11,37 @@ import math
 from collections.abc import Sequence
 
 from augment.spec import DcdSpec
-from orchestrator.comparison_spec import compared_points
+from orchestrator.comparison_spec import ALONE, compared_points
 from orchestrator.records import TrialRecord
-from orchestrator.spec import Between, SpaceSpec, SweepSpec
+from orchestrator.spec import Between, ExperimentSpec, SpaceSpec, SweepSpec
 from tasks.draws import Draws
 from tasks.errors import SpecError
-from tasks.training_spec import TrainingSpec
 
 STARTUP = 8
 """Trials spread evenly over the space before the search learns from results."""
 
 
-def planned_trials(sweep: SweepSpec, dcd: DcdSpec, training: TrainingSpec | None = None) -> int:
+def planned_trials(spec: ExperimentSpec) -> int:
     """Return how many trials a sweep has beside the control.
-
-    Args:
-        sweep: the search.
-        dcd: the experiment's own recipe.
-        training: the experiment's; what a comparison's default rows are depends on the network.
 
     Raises:
         SpecError: a grid has a range in it, or gives a setting that is not valid.
     """
+    sweep = spec.sweep
     if sweep.search == "defenses":
-        training = training or TrainingSpec()
-        return len(compared_points(sweep.rows, sweep.strengths, dcd, training)) - 1
+        return len(compared_points(spec)) - 1
     if sweep.search == "ablation":
-        return len(ablation(dcd))
+        return len(ablation(spec.dcd))
     return len(grid(sweep.space)) if sweep.search == "grid" else sweep.trials
 
 
 def ablation(dcd: DcdSpec) -> list[DcdSpec]:
-    """Return a recipe, the recipe without each of its steps, and the part for one person alone.
-
-    Alone, somebody can add a surrogate's images and noise around them under their own name; wrong
-    labels need the names of others.
-    """
+    """Return a recipe, the recipe without each of its steps, and the part for one person alone."""
     without = [
         dcd.model_copy(update={"steps": tuple(s for s in dcd.steps if s != left_out)})
         for left_out in dcd.steps
     ]
-    alone = {"steps": ("injection", "curvature"), "target_copies": 0}
-    return [dcd, *without, dcd.model_copy(update=alone)]
+    return [dcd, *without, dcd.model_copy(update=ALONE)]
 
 
 def grid(space: SpaceSpec) -> list[dict[str, float]]:

@@ -49,6 +49,7 @@ from orchestrator.placement import (
 from orchestrator.prior_stage import prepare_prior
 from orchestrator.progress import Display, TrialProgress
 from orchestrator.provenance import note_needs, note_people
+from orchestrator.public_weights import with_public_weights
 from orchestrator.publisher import publishing
 from orchestrator.records import Rate, TrialRecord
 from orchestrator.retries import RetryBudget
@@ -61,6 +62,7 @@ from orchestrator.sweep_outcome import SweepOutcome, outcome_of
 from orchestrator.trainers import measure_trainers, still_to_train
 from orchestrator.trial import World
 from orchestrator.trial_queue import TrialQueue
+from orchestrator.workload import settings_of
 from orchestrator.world_stage import prepare_world
 from tasks.errors import BudgetReachedError, FailedTrialsError, UnfinishedRunError
 from tasks.spec import fingerprint
@@ -98,7 +100,7 @@ def run_sweep(
     """
     started = time.monotonic()
     display = Display(console)
-    total = planned_trials(spec.sweep, spec.dcd, spec.training) + 1
+    total = planned_trials(spec) + 1
     store = Store(spec.storage)
     with warnings_to(display.warn), store.locked():
         selection = select(spec)
@@ -216,6 +218,8 @@ def _run_trials(
     with ledger.stage("data and prior"):
         selection = choose(spec, store, display.stage)
         world = prepare_world(spec, store, selection, display.stage)
+        trainings = [setting.training for setting in settings_of(spec)]
+        world = with_public_weights(spec, trainings, store, selection, world, display.stage)
         prior, prior_key = prepare_prior(spec, store, selection, display.stage)
     require_margin(store.root)
     judged_by = fingerprint([protocol_key(spec, world), prior_key])

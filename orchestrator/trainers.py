@@ -20,10 +20,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from orchestrator.bundle import Bundle, pack, unpacked
 from orchestrator.placement import task_options
-from orchestrator.provenance import note_people
+from orchestrator.public_weights import public_network
 from orchestrator.records import Accuracy, AttackRecord, Rate, TrialRecord
 from orchestrator.spec import ExperimentSpec
-from orchestrator.store import Store, stage, write_atomic
+from orchestrator.store import Store, write_atomic
 from orchestrator.summary import summarise
 from orchestrator.trial import World
 from tasks.errors import AttackError, StoreError, TrainingError
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from tasks.training_spec import TrainingSpec
 
 FILE = "trainers.json"
-
-PRETRAIN_PEOPLE = 200
-"""Public identities that the pretrained network learns, at most."""
 
 
 class TrainedBy(Spec):
@@ -138,8 +135,10 @@ def measure_trainers(
     if not waiting:
         return
     pretrained = None
-    if any(trainer.name == "fine-tune" for _, trainer in waiting):
-        pretrained = prepare_pretrained(spec, store, selection, progress)
+    if any(
+        t.name == "fine-tune" or r.training_defense.get("name") == "transfer" for r, t in waiting
+    ):
+        pretrained = public_network(spec, store, selection, progress)
     task = ray.remote(**task_options(spec.compute.gpus_per_trial), max_retries=2)(_trainer_task)
     given = (shared["world"], ray.put(shared["prior"]), shared["judges"])
     start = ray.put(None if pretrained is None else pack(pretrained))
@@ -161,63 +160,6 @@ def _keep(run: Path, new: Sequence[TrainedBy]) -> None:
     found.sort(key=lambda one: (one.index, one.trainer, one.key))
     text = json.dumps([one.model_dump(mode="json") for one in found], indent=2)
     write_atomic(run / FILE, text + "\n")
-
-
-def prepare_pretrained(
-    spec: ExperimentSpec, store: Store, selection: Selection, progress: Progress
-) -> Path | None:
-    """Return the folder of a network that learnt public people; None where none can be told apart.
-
-    It has the architecture and width of the experiment's own, and is trained once.
-    """
-    from orchestrator.images_stage import images_of
-    from orchestrator.trial import fit_here
-    from tasks.defenses.spec import NoDefense
-
-    public = selection.split("public")
-    names, counts = np.unique(public["identity"].to_numpy(zero_copy_only=False), return_counts=True)
-    people = names[counts > 1][:PRETRAIN_PEOPLE]
-    if len(people) < 2:
-        return None
-    mine = np.isin(public["identity"].to_numpy(zero_copy_only=False), people)
-    rows, images, digest = images_of(
-        spec, store, public.filter(pa.array(mine)), "pretraining", progress
-    )
-    settings = spec.training.model_copy(update={"defense": NoDefense(), "workers": 1})
-    folder = store.artifact("pretrained", fingerprint([digest, settings, spec.seed]))
-
-    def make(out: Path) -> dict[str, object]:
-        note_people(out, store, rows)
-        recipe = plain_recipe(np.searchsorted(people, rows["identity"].to_pylist()))
-        fit_here(
-            images,
-            recipe,
-            len(people),
-            settings,
-            spec.seed,
-            lambda epoch: progress("pretrained network", epoch, settings.epochs),
-        ).save(out)
-        return {"people": len(people), "images": rows.num_rows}
-
-    stage(folder, make)
-    return folder
-
-
-def plain_recipe(labels: np.ndarray) -> pa.Table:
-    """Return a plan that takes image i as it is, under label i."""
-    from augment.recipes import PLAN_SCHEMA
-
-    count = len(labels)
-    values = {"row_id": np.arange(count), "source_row": np.arange(count), "label": labels}
-    columns = []
-    for field in PLAN_SCHEMA:
-        if field.name == "role":
-            codes = pa.array(np.zeros(count, np.int8))
-            columns.append(pa.DictionaryArray.from_arrays(codes, pa.array(["clean"])))
-        else:
-            column = np.asarray(values.get(field.name, np.zeros(count)))
-            columns.append(pa.array(column.astype(field.type.to_pandas_dtype()), field.type))
-    return pa.table(columns, schema=PLAN_SCHEMA)
 
 
 def _trainer_task(
@@ -309,6 +251,7 @@ def train_as(
         draws,
         device=default_device(),
         pipeline=pipeline,
+        public=pretrained,
     )
     roles = np.asarray(recipe["role"].cast(pa.string()).to_pylist())
     used = np.zeros(len(roles), dtype=bool)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -55,6 +55,19 @@ class NeverLent:
 
 
 @dataclass(frozen=True)
+class PublicWeights:
+    """A network that learnt public people, of the experiment's own architecture and width.
+
+    Attributes:
+        digest: of its data and settings, part of the identity of trials that start from it.
+        state: its weights.
+    """
+
+    digest: str
+    state: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
 class World:
     """What all trials of a sweep share: data decoded once, and who is protected.
 
@@ -69,6 +82,7 @@ class World:
         sample: which of the targets are attacked; None attacks all.
         knowledge: what an adaptive attacker knows of the targets.
         never_lent: of the surrogates, to count false accepts on.
+        public: what defences by transfer start from; None where none needs it, or nobody is named.
     """
 
     rows: pa.Table
@@ -81,6 +95,7 @@ class World:
     sample: TargetSample | None = None
     knowledge: Knowledge | None = None
     never_lent: NeverLent | None = None
+    public: PublicWeights | None = None
 
     @property
     def attacked(self) -> tuple[TargetClass, ...]:
@@ -113,7 +128,9 @@ class TrialPlan:
 
     def trial_id(self, world: World, judged_by: str) -> str:
         """Return a hash of settings, data and code version: equal trials have equal ids."""
-        served = [] if self.serving == ServingSpec() else [self.serving]
+        beside: list[object] = [] if self.serving == ServingSpec() else [self.serving]
+        if starts_public(self.training) and world.public is not None:
+            beside.append(world.public.digest)
         return fingerprint(
             [
                 self.dcd,
@@ -123,9 +140,16 @@ class TrialPlan:
                 world.seed,
                 judged_by,
                 version("dcdctl"),
-                *served,
+                *beside,
             ]
         )
+
+
+def starts_public(training: TrainingSpec) -> bool:
+    """Say whether a training starts from a network that learnt public people, made for it."""
+    from tasks.defenses.spec import TransferSpec
+
+    return isinstance(training.defense, TransferSpec) and training.defense.weights is None
 
 
 @dataclass
@@ -296,6 +320,7 @@ def fit_here(
     spec: TrainingSpec,
     seed: int,
     on_epoch: Callable[[int], None] | None = None,
+    public: PublicWeights | None = None,
 ) -> Checkpoint:
     """Train in this process, on this process's threads.
 
@@ -306,6 +331,7 @@ def fit_here(
         spec: architecture and schedule.
         seed: of the experiment.
         on_epoch: called with the number of epochs done.
+        public: what a defence by transfer starts from.
     """
     from tasks.checkpoint import Checkpoint, CheckpointMeta
     from tasks.classifiers import build_model
@@ -327,6 +353,7 @@ def fit_here(
         device=default_device(),
         on_epoch=None if on_epoch is None else lambda state: on_epoch(state.epoch),
         on_halved=halved.append,
+        public=None if public is None else public.state,
     )
     meta = CheckpointMeta(
         training=spec,

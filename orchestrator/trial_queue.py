@@ -103,8 +103,7 @@ class TrialQueue:
         """Return the trial: a function of its index and of earlier records."""
         spec = self.spec
         if spec.sweep.search == "defenses":
-            sweep = spec.sweep
-            point = compared_points(sweep.rows, sweep.strengths, spec.dcd, spec.training)[index]
+            point = compared_points(spec)[index]
             return TrialPlan(
                 index,
                 point.dcd,

@@ -83,12 +83,12 @@ class SweepTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
     def run(self) -> dict[str, Any]:
         """Run the trial, and return what Tune is told of it."""
         plan: TrialPlan = self.config["plan"]
-        fit = fit_here
+        fit = functools.partial(fit_here, public=self.world.public)
         keeper = StateKeeper(self.publisher, Path(self.config["out"]) / "training")
         if several_workers(self.workers):
             from orchestrator.distributed import fit_distributed
 
-            fit = functools.partial(fit_distributed, keeper=keeper)
+            fit = functools.partial(fit_distributed, keeper=keeper, public=self.world.public)
         with scratch() as folder:
             record = run_trial(
                 plan,

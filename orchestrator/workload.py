@@ -18,6 +18,8 @@ from orchestrator.comparison_spec import compared_points
 from orchestrator.knowledge import READ_STEPS
 from orchestrator.search import ablation, planned_trials
 from orchestrator.spec import ExperimentSpec
+from orchestrator.trial import starts_public
+from tasks.defenses.spec import NoDefense
 from tasks.serving.spec import ServingSpec
 from tasks.spec import Spec, fingerprint
 from tasks.training_spec import TrainingSpec
@@ -26,6 +28,7 @@ from tasks.workers import most_workers
 Unit = Literal["row", "image", "step", "trial"]
 
 DATA, PRIOR, TRAIN, JUDGES, REST = "data", "prior", "training", "judges", "plan, accuracy, judging"
+PUBLIC = "network of public people"
 ATTACK = "attack "
 READER, ADAPTIVE, TRAINERS = "reader of attributes", "adaptive attacks", "other trainers"
 
@@ -87,13 +90,13 @@ def settings_of(spec: ExperimentSpec) -> list[Setting]:
     """
     sweep = spec.sweep
     if sweep.search == "defenses":
-        points = compared_points(sweep.rows, sweep.strengths, spec.dcd, spec.training)
+        points = compared_points(spec)
         return [Setting(point.dcd, point.training, point.serving) for point in points]
     recipes: Sequence[DcdSpec]
     if sweep.search == "ablation":
         recipes = ablation(spec.dcd)
     else:
-        recipes = [spec.dcd] * planned_trials(sweep, spec.dcd, spec.training)
+        recipes = [spec.dcd] * planned_trials(spec)
     return [Setting(dcd, spec.training, spec.serving) for dcd in (None, *recipes)]
 
 
@@ -176,6 +179,7 @@ class Counts(Spec):
     attacked: int
     decode: int
     judge_rows: int
+    public_rows: int = 0
     attributes: bool = True
 
 
@@ -205,11 +209,15 @@ def workload(
     if trains_prior and PRIOR not in ready:
         steps = spec.prior.gan.steps if spec.prior.kind == "gan" else spec.prior.steps
         first.append(Piece(PRIOR, prior_key(spec), steps, "step"))
+    settings = settings_of(spec)
+    if PUBLIC not in ready and any(starts_public(setting.training) for setting in settings):
+        plain = spec.training.model_copy(update={"defense": NoDefense(), "workers": 1})
+        rows = plain.epochs * counts.public_rows
+        first.append(Piece(PUBLIC, train_key(spec, plain), rows, "row"))
     judges = [
         Piece(JUDGES, train_key(spec, one), one.epochs * counts.judge_rows, "row")
         for one in ([] if JUDGES in ready else judge_specs(spec))
     ]
-    settings = settings_of(spec)
 
     def training(setting: Setting, stage: str = TRAIN) -> Piece:
         rows = setting.training.epochs * rows_of(setting.dcd)

@@ -8,7 +8,7 @@ rounding only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -57,6 +57,7 @@ def fit(
     pipeline: Pipeline | None = None,
     at_once: int | None = None,
     on_halved: Callable[[int], None] | None = None,
+    public: Mapping[str, Tensor] | None = None,
 ) -> list[float]:
     """Train a classifier in place.
 
@@ -84,6 +85,7 @@ def fit(
             chosen before.
         at_once: rows of a batch, over all processes, that are worked on at once; None is all.
         on_halved: called with the rows at once whenever there have to be fewer.
+        public: state of a network that learnt public people, for a defence that starts from it.
 
     Returns:
         Mean training loss of each epoch.
@@ -126,6 +128,7 @@ def fit(
             on_epoch=on_epoch,
             pipeline=pipeline,
             at_once=rows,
+            public=public,
         )
 
     return halving(attempt, rows, rows if world > 1 else 2, too_large)[0]
@@ -145,6 +148,7 @@ def _fit(
     on_epoch: Callable[[TrainingState], None] | None,
     pipeline: Pipeline | None,
     at_once: int,
+    public: Mapping[str, Tensor] | None,
 ) -> list[float]:
     """Train with so many rows at once."""
     if min(len(labels), spec.batch_size) < 2 * world:
@@ -182,7 +186,7 @@ def _fit(
     steps = batches_an_epoch(len(labels), spec.batch_size)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=spec.learning_rate, weight_decay=spec.weight_decay)
-    defense = make_defense(spec.defense, plain, draws.child("defense"))
+    defense = make_defense(spec.defense, plain, draws.child("defense"), public)
     pipeline = pipeline or Pipeline()
 
     def change(views: Tensor, rows: np.ndarray, draws: Draws) -> Tensor:

@@ -27,6 +27,11 @@ class BuiltinData(Spec):
     public_images: int = Field(8, ge=1, description="Images of each public identity.")
     image_size: int = Field(32, ge=16, le=256, description="Height and width in pixels.")
 
+    @property
+    def names_public(self) -> bool:
+        """Whether public images are of people who can be told apart."""
+        return True
+
 
 LayoutName = Literal[
     "imagefolder",
@@ -125,6 +130,13 @@ class FolderData(Spec):
     max_quarantine_fraction: float = Field(
         0.01, ge=0, le=1, description="Stop when more than this share of images is unreadable."
     )
+
+    @property
+    def names_public(self) -> bool:
+        """Whether public images are of people who can be told apart; another data set's are not."""
+        if isinstance(self.public, int):
+            return self.public >= 2
+        return self.public == "rest" or len(self.public) >= 2
 
     @model_validator(mode="after")
     def _private_is_private(self) -> Self:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+
+from torch import Tensor, nn
 
 from tasks.defenses.bido import Bido
 from tasks.defenses.defense import Defense
@@ -24,10 +26,21 @@ from tasks.defenses.trap_mid import TrapMid
 from tasks.draws import Draws
 
 
-def make_defense(spec: AnyDefense, network: nn.Module, draws: Draws) -> Defense:
+def make_defense(
+    spec: AnyDefense,
+    network: nn.Module,
+    draws: Draws,
+    public: Mapping[str, Tensor] | None = None,
+) -> Defense:
     """Return what changes the training of a network that `change_network` has prepared.
 
     DP-SGD is not among them: it has a loop of its own, `dp_sgd.fit_privately`.
+
+    Args:
+        spec: the settings.
+        network: to be trained.
+        draws: of the defence.
+        public: state of a network that learnt public people.
     """
     if isinstance(spec, MidSpec):
         return Mid(spec, network)
@@ -40,7 +53,7 @@ def make_defense(spec: AnyDefense, network: nn.Module, draws: Draws) -> Defense:
     if isinstance(spec, RandomErasingSpec):
         return RandomErasing(spec)
     if isinstance(spec, TransferSpec):
-        return Transfer(spec)
+        return Transfer(spec, public)
     if isinstance(spec, TrapMidSpec):
         return TrapMid(spec, draws)
     return Defense()

@@ -163,7 +163,8 @@ class TransferSpec(Strength):
     name: Literal["transfer"] = "transfer"
     weights: Path | None = Field(
         None,
-        description="Checkpoint folder of the same architecture, trained on public data; needed.",
+        description="Checkpoint folder of the same architecture, trained on public data; null "
+        "learns the public people first, which the public data must name.",
     )
     frozen: int = Field(1, ge=1, description="Stages that are frozen, from the first on.")
 

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from augment.spec import PRESETS
 from orchestrator.cli import app
 from orchestrator.compare import CompareOutcome, compare_runs, comparing, run_comparison
 from orchestrator.comparison import FinishedRun, compare
@@ -129,12 +130,13 @@ def test_finished_runs_are_read_and_not_run_again(compared: Compared, tmp_path: 
 
 def test_a_row_is_a_curve_and_the_control_comes_first() -> None:
     spec = ExperimentSpec()
-    points = compared_points(None, 4, spec.dcd, spec.training)
+    points = compared_points(spec)
     titles = [point.title for point in points]
     assert titles[:3] == ["none", "dp-sgd without noise", "dp-sgd epsilon=8"]
     assert len(titles) == len(set(titles))
     assert {p.title for p in points if p.dcd} == {
         "dcd",
+        "dcd by one person",
         "dcd+random-erasing",
         "dcd+neg-ls",
         "dcd+label-smoothing",
@@ -143,6 +145,29 @@ def test_a_row_is_a_curve_and_the_control_comes_first() -> None:
     assert [getattr(one, "epsilon", None) for one in dp] == list(DpSgdSpec.curve)
     rolss = RolssSpec()
     assert all(row.defense != rolss for row in default_rows(TrainingSpec(architecture="small-vgg")))
+    assert {"transfer frozen=1", "memguard", "purification"} < set(titles)
+
+
+def test_a_network_cannot_learn_public_people_whom_nobody_names() -> None:
+    folder = {"kind": "folder", "root": "faces", "private": ["a", "b"], "surrogates": ["c"]}
+    named = ExperimentSpec.model_validate({"data": folder | {"public": ["d", "e"]}})
+    pool = {"public": [], "public_from": {"root": "ffhq", "layout": "ffhq"}}
+    nameless = ExperimentSpec.model_validate({"data": folder | pool})
+    for spec, there in ((named, True), (nameless, False)):
+        rows = {point.row for point in compared_points(spec)}
+        assert ("transfer" in rows) is there
+
+
+def test_a_row_may_change_the_recipe() -> None:
+    rows = [{"title": "weak", "dcd": {"preset": "twofold", "mislabel_fraction": 0.1}}]
+    settings = [f"sweep.rows={json.dumps(rows)}", "dcd.surrogate_sigma=0.01"]
+    _, weak = compared_points(load_spec(None, settings))
+    assert weak.dcd is not None
+    assert weak.dcd.target_copies == PRESETS["twofold"]["target_copies"]
+    assert weak.dcd.mislabel_fraction == 0.1
+    assert weak.dcd.surrogate_sigma == 0.01  # of the experiment, which the preset leaves alone
+    with pytest.raises(SpecError, match="mislabel_fraktion"):
+        load_spec(None, ['sweep.rows=[{"dcd": {"mislabel_fraktion": 0.1}}]'])
 
 
 def test_a_defence_that_does_not_fit_the_network_is_refused_before_anything_runs() -> None:
@@ -153,10 +178,17 @@ def test_a_defence_that_does_not_fit_the_network_is_refused_before_anything_runs
         comparing(spec.model_copy(update={"sweep": sweep}), 0)
 
 
+def with_rows(
+    spec: ExperimentSpec, rows: tuple[ComparedSpec, ...], strengths: int
+) -> ExperimentSpec:
+    sweep = spec.sweep.model_copy(update={"rows": rows, "strengths": strengths})
+    return spec.model_copy(update={"sweep": sweep})
+
+
 def test_a_strength_that_is_given_is_no_curve() -> None:
     spec = ExperimentSpec()
     rows = (ComparedSpec(defense=MidSpec(beta=0.5)), ComparedSpec(defense=MidSpec()))
-    points = compared_points(rows, 2, spec.dcd, spec.training)
+    points = compared_points(with_rows(spec, rows, 2))
     titles = [point.title for point in points]
     assert titles == ["none", "mid", "mid beta=0.003", "mid beta=0.03"]
 
@@ -203,6 +235,15 @@ def test_a_difference_of_nothing_is_within_noise_and_has_no_interval() -> None:
             assert difference.within_noise
 
 
+def test_a_trial_of_two_runs_is_counted_once() -> None:
+    spec, records = ExperimentSpec(), fake_records()
+    first, rest = records[:2], [records[0], *records[2:4]]
+    together = compare([FinishedRun("a", spec, first), FinishedRun("b", spec, rest)])
+    alone = compare([FinishedRun("a", spec, records[:4])])
+    assert together.rows == alone.rows
+    assert together.differences == alone.differences
+
+
 def test_runs_that_do_not_fit_into_one_table_are_refused(tmp_path: Path) -> None:
     records = fake_records()[:2]
     one = FinishedRun("a", ExperimentSpec(), records)
@@ -235,7 +276,7 @@ def test_strengths_are_checked_like_any_setting() -> None:
     spec = ExperimentSpec()
     rows = (ComparedSpec(defense=MidSpec(), strengths=(-1.0,)),)
     with pytest.raises(ValueError, match="greater than or equal to 0"):
-        compared_points(rows, 4, spec.dcd, spec.training)
+        compared_points(with_rows(spec, rows, 4))
 
 
 @pytest.mark.parametrize(
@@ -251,6 +292,5 @@ def test_two_names_for_one_trial_are_refused(rows: str, said: str) -> None:
     spec = load_spec(None, [f"sweep.rows={rows}"])
     with pytest.raises(SpecError, match=said):
         comparing(spec, 0)
-    sweep = spec.sweep
-    points = compared_points(sweep.rows, sweep.strengths, spec.dcd, spec.training)
+    points = compared_points(spec)
     assert [point.title for point in points] == ["none", "dcd"]

@@ -107,7 +107,7 @@ def test_a_grid_is_every_combination() -> None:
         surrogate_sigma=(0.003,),
     )
     sweep = SweepSpec(search="grid", space=space)
-    assert planned_trials(sweep, DcdSpec()) == 6 == len(grid(space))
+    assert planned_trials(ExperimentSpec(sweep=sweep)) == 6 == len(grid(space))
     tried = [suggest(i, sweep, DcdSpec(), 0, []) for i in range(1, 7)]
     assert {(d.mislabel_fraction, d.target_sigma) for d in tried} == {
         (m, s) for m in (0.2, 0.4) for s in (0.01, 0.02, 0.03)
@@ -115,15 +115,16 @@ def test_a_grid_is_every_combination() -> None:
 
 
 def test_a_grid_over_a_range_is_refused() -> None:
-    sweep = SweepSpec(search="grid")
+    spec = ExperimentSpec(sweep=SweepSpec(search="grid"))
     with pytest.raises(SpecError, match=r"sweep\.space\.mislabel_fraction is a range; write \["):
-        planned_trials(sweep, DcdSpec())
+        planned_trials(spec)
 
 
 def test_an_ablation_leaves_out_one_step_after_the_other() -> None:
     sweep = SweepSpec(search="ablation")
     own = DcdSpec(mislabel_fraction=0.35)
-    tried = [suggest(i, sweep, own, 0, []) for i in range(1, planned_trials(sweep, own) + 1)]
+    spec = ExperimentSpec(sweep=sweep, dcd=own)
+    tried = [suggest(i, sweep, own, 0, []) for i in range(1, planned_trials(spec) + 1)]
     assert tried[0] == own
     assert [d.steps for d in tried[1:]] == [
         ("loss", "curvature"),

@@ -83,7 +83,7 @@ def test_a_grid_becomes_two_trials() -> None:
         for lever in ExperimentSpec().sweep.space.__class__.model_fields
     ]
     tiny = smoke(load_spec(None, ["sweep.search=grid", *lists]))
-    assert planned_trials(tiny.sweep, tiny.dcd) == 2
+    assert planned_trials(tiny) == 2
 
 
 def test_its_results_are_kept_apart() -> None:

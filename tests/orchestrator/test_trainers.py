@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from markupsafe import escape
 from rich.console import Console
@@ -23,7 +22,6 @@ from orchestrator.sweep_outcome import SweepOutcome
 from orchestrator.trainers import (
     FILE,
     TrainedBy,
-    plain_recipe,
     read_trainers,
     still_to_train,
     trainer_key,
@@ -153,11 +151,3 @@ def test_words_that_name_no_trainer_are_refused() -> None:
         parse_trainers(["mixap"])
     with pytest.raises(SpecError, match=r"quality: Input should be less than or equal to 95"):
         parse_trainers(["{name: jpeg, quality: 300}"])
-
-
-def test_a_plain_recipe_takes_every_image_as_it_is() -> None:
-    recipe = plain_recipe(np.array([2, 0, 1]))
-    assert recipe["label"].to_pylist() == [2, 0, 1]
-    assert recipe["source_row"].to_pylist() == [0, 1, 2]
-    assert set(recipe["role"].to_pylist()) == {"clean"}
-    assert set(recipe["sigma"].to_pylist()) == {0.0}

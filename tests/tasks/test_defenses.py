@@ -295,8 +295,12 @@ def test_transfer_keeps_its_frozen_stages_and_needs_weights(public: Path, tmp_pa
     assert frozen
     assert all(torch.equal(found[name], taught[name]) for name in frozen)
     assert not torch.equal(found["stages.2.body.0.weight"], taught["stages.2.body.0.weight"])
-    with pytest.raises(TrainingError, match="transfer needs weights that public data taught"):
+    with pytest.raises(TrainingError, match="transfer needs a network that learnt other people"):
         trained(SPEC.model_copy(update={"defense": TransferSpec()}))
+    unnamed, (images, labels) = build_model(spec, 3, Draws(1)), coloured()
+    given = SPEC.model_copy(update={"defense": TransferSpec()})
+    fit(unnamed, images, labels, given, Draws(1), public=taught)
+    assert all(torch.equal(unnamed.state_dict()[name], taught[name]) for name in frozen)
     wider = SPEC.model_copy(update={"width": 8})
     module = build_model(wider, 4, Draws(0))
     meta = CheckpointMeta(training=wider, num_classes=4, image_size=16)
