@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_serializer
 
-from augment.spec import PRESETS, DcdSpec
+from augment.spec import DcdSpec
 from tasks.defenses.spec import (
     AnyDefense,
     BidoSpec,
@@ -41,7 +41,7 @@ class ComparedSpec(Spec):
     """One row of a comparison: a training-time defence, DCD, or both."""
 
     title: str | None = Field(None, description="Heads the row; null names what is in it.")
-    dcd: bool | dict[str, Any] = Field(
+    dcd: bool | DcdSpec = Field(
         False,
         description="Train on the data that the experiment's recipe protects; or that recipe with "
         "other settings, such as {steps: [injection, loss]}.",
@@ -56,12 +56,9 @@ class ComparedSpec(Spec):
         "unless that setting is given; an empty list takes the settings as they are.",
     )
 
-    @field_validator("dcd")
-    @classmethod
-    def _is_a_recipe(cls, given: bool | dict[str, Any]) -> bool | dict[str, Any]:
-        if not isinstance(given, bool):
-            DcdSpec.model_validate(given)
-        return given
+    @field_serializer("dcd")
+    def _changes_alone(self, dcd: bool | DcdSpec) -> bool | dict[str, Any]:
+        return dcd if isinstance(dcd, bool) else dcd.model_dump(mode="json", exclude_unset=True)
 
     @property
     def name(self) -> str:
@@ -93,7 +90,7 @@ def default_rows(training: TrainingSpec, *, named: bool = True) -> tuple[Compare
         *(ComparedSpec(defense=defense) for defense in rivals),
         *(ComparedSpec(serving=served) for served in (MemGuardSpec(), PurificationSpec())),
         ComparedSpec(dcd=True),
-        ComparedSpec(title="dcd by one person", dcd=ALONE),
+        ComparedSpec(title="dcd by one person", dcd=DcdSpec(**ALONE)),
         *(ComparedSpec(dcd=True, defense=defense, strengths=()) for defense in beside),
     )
 
@@ -172,12 +169,11 @@ def _all_points(spec: ExperimentSpec) -> list[Point]:
     return points
 
 
-def _recipe(asked: bool | dict[str, Any], dcd: DcdSpec) -> DcdSpec | None:
+def _recipe(asked: bool | DcdSpec, dcd: DcdSpec) -> DcdSpec | None:
     """Return the experiment's recipe as a row wants it; None for data as they are."""
     if isinstance(asked, bool):
         return dcd if asked else None
-    preset = PRESETS.get(str(asked.get("preset")), {})
-    return DcdSpec.model_validate(dcd.model_dump() | preset | asked)
+    return dcd.model_copy(update={name: getattr(asked, name) for name in asked.model_fields_set})
 
 
 def _is_set(defense: AnyDefense, knob: str) -> bool:

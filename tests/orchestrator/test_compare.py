@@ -166,8 +166,23 @@ def test_a_row_may_change_the_recipe() -> None:
     assert weak.dcd.target_copies == PRESETS["twofold"]["target_copies"]
     assert weak.dcd.mislabel_fraction == 0.1
     assert weak.dcd.surrogate_sigma == 0.01  # of the experiment, which the preset leaves alone
-    with pytest.raises(SpecError, match="mislabel_fraktion"):
-        load_spec(None, ['sweep.rows=[{"dcd": {"mislabel_fraktion": 0.1}}]'])
+    spec = load_spec(None, settings)
+    stored = ExperimentSpec.model_validate_json(spec.model_dump_json())
+    assert compared_points(stored) == compared_points(spec)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("{mislabel_fraktion: 1}", "'mislabel_fraktion'.*did you mean 'mislabel_fraction'"),
+        ("{steps: [injektion]}", "'injektion' and must be .*did you mean 'injection'"),
+        ("{mislabel_fraction: 2}", "dcd.mislabel_fraction is 2 and must be a number"),
+        ("maybe", "dcd is 'maybe' and must be true or false"),
+    ],
+)
+def test_a_wrong_recipe_of_a_row_is_a_sentence(recipe: str, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        load_spec(None, [f"sweep.rows=[{{dcd: {recipe}}}]"])
 
 
 def test_a_defence_that_does_not_fit_the_network_is_refused_before_anything_runs() -> None:
