@@ -106,9 +106,11 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
         SpecError: runs of the same data differ in what they attack with or who is protected.
     """
     check_alike(runs)
-    trials = _by_title(
-        [replace(run, records=own) for run, own in zip(runs, once_each(runs), strict=True)]
-    )
+    # Intervals resample people in their order, which must not be that of the command's words.
+    names = list(dict.fromkeys(run.spec.name for run in runs))
+    runs = sorted(runs, key=lambda run: (names.index(run.spec.name), run.spec.seed))
+    once = zip(runs, once_each(runs), strict=True)
+    trials = _by_title([replace(run, records=records) for run, records in once])
     drop = runs[0].spec.sweep.goal.max_accuracy_drop
     rows = [row for title, found in trials.items() if (row := _row(title, found)) is not None]
     chosen = _chosen(rows, drop)

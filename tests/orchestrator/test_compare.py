@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,18 @@ def test_sweeps_are_compared_person_by_person(tmp_path: Path) -> None:
     failed = fake_records()[4]
     assert failed.status == "failed"
     assert not any("0.48" in title for title in rows)
+
+
+def test_the_order_of_the_words_changes_nothing(tmp_path: Path) -> None:
+    """On the records that docs/results.md is made of."""
+    kept = Path(__file__).parents[2] / "benchmarks"
+    for seed in (0, 1):
+        with tarfile.open(kept / f"records-builtin-faces-{seed}.tar.xz") as archive:
+            archive.extractall(tmp_path, filter="data")
+    folders = sorted((tmp_path / "runs").iterdir())
+    found = [compare_runs(some, tmp_path / "out") for some in (folders, folders[::-1])]
+    assert found[0].comparison == found[1].comparison
+    assert found[0].comparison.rows[0].cells[0].attack_accuracy.clusters == 16
 
 
 def test_a_difference_of_nothing_is_within_noise_and_has_no_interval() -> None:
