@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,10 +20,14 @@ from torch.nn import functional
 from tasks.batches import augment_views
 from tasks.classifiers import normalise, seeded
 from tasks.defenses.accounting import guarantee_of
+from tasks.defenses.networks import GroupNorm
 from tasks.defenses.spec import DpSgdSpec
 from tasks.draws import Draws
 from tasks.errors import SpecError, TrainingError
 from tasks.training_spec import TrainingSpec
+
+if TYPE_CHECKING:
+    from opacus import GradSampleModule
 
 AT_ONCE = 64
 """Images whose gradients are held at a time; the step is over all that were sampled."""
@@ -60,7 +65,6 @@ def fit_privately(
         SpecError: the network has a layer that mixes images.
         TrainingError: the budget cannot be kept, or the loss is not finite.
     """
-    from opacus import GradSampleModule
     from opacus.optimizers import DPOptimizer
     from opacus.validators import ModuleValidator
 
@@ -80,7 +84,7 @@ def fit_privately(
         plain = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
     else:
         plain = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=spec.weight_decay)
-    wrapped = GradSampleModule(model, loss_reduction="sum")
+    wrapped = with_image_gradients(model)
     optimizer = DPOptimizer(
         plain,
         noise_multiplier=promised.noise_multiplier,
@@ -123,6 +127,16 @@ def fit_privately(
     finally:
         wrapped.to_standard_module()
     return losses
+
+
+def with_image_gradients(model: nn.Module) -> GradSampleModule:
+    """Return the model, which keeps each image's gradient of a summed loss in `grad_sample`."""
+    from opacus import GradSampleModule
+    from opacus.grad_sample import register_grad_sampler
+    from opacus.grad_sample.group_norm import compute_group_norm_grad_sample
+
+    register_grad_sampler(GroupNorm)(compute_group_norm_grad_sample)  # layers go by exact type
+    return GradSampleModule(model, loss_reduction="sum")
 
 
 def _sampled(

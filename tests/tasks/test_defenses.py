@@ -12,13 +12,21 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from scipy.stats import norm
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tasks.checkpoint import Checkpoint, CheckpointMeta, load_checkpoint
 from tasks.classifiers import build_model
 from tasks.defenses.accounting import guarantee_of, noise_for, spent
 from tasks.defenses.bido import Bido, coco, gaussian_kernel, hsic
+from tasks.defenses.dp_sgd import with_image_gradients
 from tasks.defenses.label_smoothing import LabelSmoothing
-from tasks.defenses.networks import Bottleneck, NoSkip, frozen_modules, hidden_layers
+from tasks.defenses.networks import (
+    Bottleneck,
+    GroupNorm,
+    NoSkip,
+    frozen_modules,
+    hidden_layers,
+)
 from tasks.defenses.presets import PRESETS, expand
 from tasks.defenses.random_erasing import FILL, erase
 from tasks.defenses.spec import (
@@ -286,6 +294,30 @@ def test_torchvision_networks_are_changed_too() -> None:
     names = [name for name, module in network.named_modules() if id(module) in frozen]
     assert names[0] == "conv1"
     assert names[-1].startswith("layer2.1")
+
+
+def test_dp_sgd_clips_the_gradients_of_single_images() -> None:
+    network = build_model(SPEC.model_copy(update={"defense": DpSgdSpec()}), 3, Draws(0))
+    images, labels = coloured()
+    alone = []
+    for image, label in zip(images[:3], labels[:3], strict=True):
+        network.zero_grad()
+        functional.cross_entropy(network(image[None]), label[None]).backward()
+        alone.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+    network.zero_grad()
+    wrapped = with_image_gradients(network)
+    functional.cross_entropy(wrapped(images[:3].requires_grad_()), labels[:3], reduction="sum").backward()
+    for number, parameter in enumerate(wrapped.parameters()):
+        expected = torch.stack([one[number] for one in alone])
+        assert torch.allclose(parameter.grad_sample, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_group_normalisation_is_in_float32_whatever_is_around_it() -> None:
+    features = 3 + torch.randn(4, 8, 5, 5, generator=torch.Generator().manual_seed(0))
+    ours, exact = GroupNorm(4, 8), torch.nn.GroupNorm(4, 8)
+    half = features.bfloat16()
+    assert torch.equal(ours(half), exact(half.float()).bfloat16())
+    assert torch.equal(ours(features), exact(features))
 
 
 def test_transfer_keeps_its_frozen_stages_and_needs_weights(public: Path, tmp_path: Path) -> None:
