@@ -65,7 +65,7 @@ class PlanReport(Spec):
             f"{self.rows_after:,}, {self.inflation:.2f} times the targets' own\n"
             f"no other class receives more than {self.received:.2f} wrongly labelled images for "
             f"each of its own{_flooded(self.received)}\n"
-            f"a sweep of {self.trials} DCD trials and the control trains on "
+            f"a sweep of {self.trials} trials and the control trains on "
             f"{self.training_rows:,} rows and synthesises {self.generator_images:,} images{guess}\n"
             f"{_gpu(self.gpu_hours)}plan {self.fingerprint}; nothing was trained for it",
             highlight=False,
