@@ -28,7 +28,7 @@ from orchestrator.distributed import (
 from orchestrator.publisher import start_publisher
 from orchestrator.train_group import Member, StateKeeper, train_group
 from orchestrator.train_states import keep_state
-from orchestrator.trial import fit_here, training_rows
+from orchestrator.trial import PublicWeights, fit_here, training_rows
 from tasks.checkpoint import Checkpoint
 from tasks.classifiers import build_model
 from tasks.defenses.spec import (
@@ -161,23 +161,23 @@ def train_all(member: Member, config: dict[str, Any]) -> None:
     member.offer(1, lambda: Bundle({}), last=True)
 
 
-def test_two_workers_train_every_defence_too(keeper: StateKeeper, tmp_path: Path) -> None:
-    taught = fit_here(IMAGES, PLAN, 4, SPEC, 7).save(tmp_path / "public")
-    specs = {}
-    for name, (defense, _) in TOLERANCES.items():
-        if isinstance(defense, TransferSpec):
-            defense = defense.model_copy(update={"weights": taught})
-        specs[name] = SPEC.model_copy(update={"defense": defense})
+def test_two_workers_train_every_defence_too(keeper: StateKeeper) -> None:
+    public = PublicWeights("public", fit_here(IMAGES, PLAN, 4, SPEC, 7).module.state_dict())
+    specs = {
+        name: SPEC.model_copy(update={"defense": defense})
+        for name, (defense, _) in TOLERANCES.items()
+    }
     config = {
         "specs": {name: spec.model_dump(mode="json") for name, spec in specs.items()},
         "images": ray_put(IMAGES),
         "recipe": ray_put(PLAN),
         "num_classes": 4,
         "seed": 0,
+        "public": ray_put(public.state),
     }
     train_group(train_all, config, 2, keeper, 1, what="every defence")
     for name, (_, tolerance) in TOLERANCES.items():
-        alone = fit_here(IMAGES, PLAN, 4, specs[name], 0)
+        alone = fit_here(IMAGES, PLAN, 4, specs[name], 0, public=public)
         found = replace(keeper, folder=keeper.folder / name).newest()
         assert found is not None
         losses = decode_state(found[1]).losses

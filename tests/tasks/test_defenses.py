@@ -306,7 +306,9 @@ def test_dp_sgd_clips_the_gradients_of_single_images() -> None:
         alone.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
     network.zero_grad()
     wrapped = with_image_gradients(network)
-    functional.cross_entropy(wrapped(images[:3].requires_grad_()), labels[:3], reduction="sum").backward()
+    functional.cross_entropy(
+        wrapped(images[:3].requires_grad_()), labels[:3], reduction="sum"
+    ).backward()
     for number, parameter in enumerate(wrapped.parameters()):
         expected = torch.stack([one[number] for one in alone])
         assert torch.allclose(parameter.grad_sample, expected, rtol=1e-4, atol=1e-5)
