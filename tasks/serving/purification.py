@@ -21,6 +21,11 @@ from tasks.serving.spec import PurificationSpec
 
 _BATCH, _RATE = 64, 2e-3
 
+LEAST_STEPS = 2000
+"""Where few images are held out, passes alone are too few: after 120 steps over 152 scores of 40
+classes it kept 8 % of the labels of test images, after 1,000 it kept 99 %.
+"""
+
 
 class Purification(nn.Module):
     """Scores through a narrow network."""
@@ -44,7 +49,8 @@ class Purification(nn.Module):
         from tasks.serving.output import batches
 
         optimizer = torch.optim.Adam(self.parameters(), lr=_RATE)
-        for epoch in range(self.spec.epochs):
+        a_pass = len(batches(len(others), _BATCH, 0, draws))
+        for epoch in range(max(self.spec.epochs, -(-LEAST_STEPS // a_pass))):
             for rows in batches(len(others), _BATCH, epoch, draws):
                 loss = self._loss(others[rows])
                 optimizer.zero_grad(set_to_none=True)

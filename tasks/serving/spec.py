@@ -51,6 +51,9 @@ class PurificationSpec(Referenced):
     """Prediction purification (Yang et al., 2020): scores pass through an autoencoder."""
 
     name: Literal["purification"] = "purification"
+    epochs: int = Field(
+        60, ge=1, description="Passes over the scores that it is fitted on; 2,000 steps at least."
+    )
     code: int = Field(8, ge=1, description="Dimensions of the narrowest layer.")
     label_weight: float = Field(
         0.1, ge=0, description="Weight of the cross entropy to the label before."
