@@ -96,11 +96,22 @@ def still_to_train(
     run: Path,
     trainers: Sequence[AnyTrainer],
     control: bool = False,
+    trial: int | None = None,
 ) -> list[tuple[TrialRecord, AnyTrainer]]:
-    """Return which trial is still to be given to which trainer; errors are tried again."""
+    """Return which trial is still to be given to which trainer; errors are tried again.
+
+    Args:
+        spec: the experiment.
+        records: of its trials.
+        run: folder of the run.
+        trainers: whom to give the data to.
+        control: give them the undefended data too.
+        trial: whose data; None is the recommended one's, or the nearest.
+    """
     kept = {one.key for one in read_trainers(run) if one.error is None}
     found = summarise(spec, records, str(run))
-    chosen = (found.focus, found.control) if control else (found.focus,)
+    own = found.focus if trial is None else next(r.trial_id for r in records if r.index == trial)
+    chosen = (own, found.control) if control else (own,)
     given = sorted((r for r in records if r.trial_id in chosen), key=lambda r: r.index)
     return [(r, t) for r in given for t in trainers if trainer_key(r.trial_id, t) not in kept]
 

@@ -27,6 +27,10 @@ def trainers(
             "run's hostile_trainers, or all.",
         ),
     ] = None,
+    trial: Annotated[
+        int | None,
+        typer.Option(min=1, help="Whose data; else the recommended trial's, or the nearest's."),
+    ] = None,
     control: Annotated[
         bool, typer.Option("--control", help="Give them the data without a defence too.")
     ] = False,
@@ -37,7 +41,7 @@ def trainers(
         bool, typer.Option("--json", help="Print JSON on stdout, progress on stderr.")
     ] = False,
 ) -> None:
-    """Give the recommended trial's data to other trainers, and attack what they train.
+    """Give a trial's data to other trainers, and attack what they train.
 
     What was measured before is kept, so that a stopped command goes on where it was.
 
@@ -51,9 +55,8 @@ def trainers(
     from orchestrator.trainers_command import parse_trainers, run_trainers
 
     folder = open_run(run, storage, weights=True)
-    outcome = run_trainers(
-        folder, parse_trainers(trainer or ()), Console(stderr=as_json), control=control
-    )
+    chosen, console = parse_trainers(trainer or ()), Console(stderr=as_json)
+    outcome = run_trainers(folder, chosen, console, control=control, trial=trial)
     if as_json:
         typer.echo(outcome.model_dump_json(indent=2))
     else:

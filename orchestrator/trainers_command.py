@@ -82,7 +82,12 @@ def parse_trainers(words: Sequence[str]) -> tuple[AnyTrainer, ...]:
 
 
 def run_trainers(
-    run: Path, trainers: Sequence[AnyTrainer], console: Console, *, control: bool = False
+    run: Path,
+    trainers: Sequence[AnyTrainer],
+    console: Console,
+    *,
+    control: bool = False,
+    trial: int | None = None,
 ) -> TrainersOutcome:
     """Measure what is not measured yet, and write the report again.
 
@@ -91,9 +96,11 @@ def run_trainers(
         trainers: whom to give the data to; empty takes the run's own list, or else all.
         console: for progress.
         control: give them the undefended data too.
+        trial: whose data; None is the recommended one's, or the nearest.
 
     Raises:
         StoreError: the folder holds no run, or no trial to give away.
+        SpecError: there is no such trial, or it failed.
     """
     import ray
 
@@ -116,9 +123,15 @@ def run_trainers(
         raise StoreError(
             f"{run} holds no finished trial with a defence; resume the sweep, then ask again"
         )
+    ended = [record.index for record in found.records if record.status == "ok"]
+    if trial is not None and trial not in ended:
+        raise SpecError(
+            f"--trial {trial}: {run} has no finished trial of that number; `dcdctl trials "
+            f"{run.name}` lists those that it has"
+        )
     wanted = tuple(trainers) or found.spec.hostile_trainers or all_trainers()
     spec = found.spec.model_copy(update={"storage": str(run.absolute().parents[1])})
-    waiting = still_to_train(spec, found.records, run, wanted, control)
+    waiting = still_to_train(spec, found.records, run, wanted, control, trial)
     if waiting:
         store, display = Store(spec.storage), Display(console)
         with store.locked(), embedded_ray(spec.compute.cpus), display.live():

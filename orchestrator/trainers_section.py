@@ -70,9 +70,16 @@ def trainers_section(run: Path, records: Sequence[TrialRecord]) -> Markup:
 
 
 def sentence(found: Sequence[TrainedBy], records: Sequence[TrialRecord]) -> str | None:
-    """Return under whom the defended data leak most, in a sentence; None where it is unknown."""
-    defended = next((one.index for one in found if one.index > 0), None)
-    worst = None if defended is None else worst_trainer(found, defended)
+    """Return under whom each trial's data leak most, in a sentence each; None where unknown."""
+    defended = dict.fromkeys(one.index for one in found if one.index > 0)
+    said = [_sentence(found, records, index) for index in defended]
+    return " ".join(text for text in said if text is not None) or None
+
+
+def _sentence(
+    found: Sequence[TrainedBy], records: Sequence[TrialRecord], defended: int
+) -> str | None:
+    worst = worst_trainer(found, defended)
     if worst is None or worst.worst is None:
         return None
     measured = sum(one.index == defended and one.error is None for one in found)

@@ -101,6 +101,8 @@ def test_without_a_defended_trial_nothing_is_given_away(tmp_path: Path) -> None:
     run = write_fake_run(tmp_path, fake_records()[:1], pictures=False)
     with pytest.raises(StoreError, match="holds no finished trial with a defence"):
         run_trainers(run, (), QUIET)
+    with pytest.raises(StoreError, match="holds no finished trial with a defence"):
+        run_trainers(run, (), QUIET, trial=1)
     (run / FILE).write_text("[{]")
     with pytest.raises(StoreError, match="delete it, and run `dcdctl trainers` again"):
         read_trainers(run)
@@ -142,6 +144,18 @@ def test_the_worst_is_named_and_errors_are_tried_again_and_shown(tmp_path: Path)
     trainers = parse_trainers(["jpeg", "mixup", "fine-tune", "flip"])
     waiting = still_to_train(spec, records, run, trainers)
     assert [trainer.name for _, trainer in waiting] == ["fine-tune", "flip"]
+
+
+def test_any_finished_trial_can_be_given_away_and_no_other(tmp_path: Path) -> None:
+    spec, records = ExperimentSpec(), fake_records()
+    run = write_fake_run(tmp_path, records, pictures=False)
+    for trial in (1, 2):
+        waiting = still_to_train(spec, records, run, parse_trainers(["flip"]), trial=trial)
+        assert [record.index for record, _ in waiting] == [trial]
+    failed = next(record.index for record in records if record.status == "failed")
+    for trial in (failed, 99):
+        with pytest.raises(SpecError, match=f"--trial {trial}: .* no finished trial"):
+            run_trainers(run, (), QUIET, trial=trial)
 
 
 def test_words_that_name_no_trainer_are_refused() -> None:
