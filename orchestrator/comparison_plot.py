@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.landscape_plot import Drawing
 from orchestrator.palette import LIGHT
@@ -18,6 +18,23 @@ COLOURS = (
 MARKERS = "osD^vP*X<>p"
 
 
+class Style(NamedTuple):
+    """How a row is drawn."""
+
+    colour: str
+    marker: str
+    hollow: bool
+
+
+def styles_of(names: Sequence[str]) -> dict[str, Style]:
+    """Return a style for each row; they are hollow where the colours begin again."""
+    many = len(COLOURS)
+    return {
+        name: Style(COLOURS[i % many], MARKERS[i % many], i // many % 2 == 1)
+        for i, name in enumerate(names)
+    }
+
+
 def curves_figure(found: Comparison) -> Drawing:
     """Draw one panel for each data set and attack; intervals are 95 %, over images and people.
 
@@ -27,7 +44,7 @@ def curves_figure(found: Comparison) -> Drawing:
 
     panels = list(dict.fromkeys((c.data, c.attack) for row in found.rows for c in row.cells))
     names = list(dict.fromkeys(row.row for row in found.rows))
-    columns = min(3, max(1, len(panels)))
+    columns = 2 if len(panels) in (2, 4) else min(3, max(1, len(panels)))
     lines = max(1, -(-len(panels) // columns))
     height = 3.6 * lines + 0.3 * -(-len(names) // 4) + 0.3
     figure = Figure(
@@ -37,12 +54,12 @@ def curves_figure(found: Comparison) -> Drawing:
     for place in grid.flat[len(panels) :]:
         place.set_axis_off()
     handles: dict[str, Any] = {}
-    styles = dict(zip(names, cycle(zip(COLOURS, MARKERS, strict=True)), strict=False))
+    styles = styles_of(names)
     for axes, panel in zip(grid.flat, panels, strict=False):
         for name in names:
             points = _points([row for row in found.rows if row.row == name], panel)
             if points:
-                handles[name] = _draw(axes, points, *styles[name], name)
+                handles[name] = _draw(axes, points, styles[name], name)
         axes.set_title(", ".join(panel), fontsize=10)
         axes.set_xlabel("clean accuracy, %", fontsize=9)
         axes.set_ylabel("attack accuracy, %", fontsize=9)
@@ -67,7 +84,7 @@ def _points(rows: list[Row], panel: tuple[str, str]) -> list[Cell]:
     return [cell for row in rows for cell in row.cells if (cell.data, cell.attack) == panel]
 
 
-def _draw(axes: Any, points: list[Cell], colour: str, marker: str, name: str) -> Any:
+def _draw(axes: Any, points: list[Cell], style: Style, name: str) -> Any:
     ours = name == "dcd"
     x = [100 * cell.clean_accuracy.value for cell in points]
     y = [100 * cell.attack_accuracy.value for cell in points]
@@ -78,8 +95,9 @@ def _draw(axes: Any, points: list[Cell], colour: str, marker: str, name: str) ->
         y,
         xerr=list(zip(*across, strict=True)),
         yerr=list(zip(*sides, strict=True)),
-        color=LIGHT["accent"] if ours else LIGHT["control"] if name == "none" else colour,
-        marker=marker,
+        color=LIGHT["accent"] if ours else LIGHT["control"] if name == "none" else style.colour,
+        marker=style.marker,
+        mfc=LIGHT["card"] if style.hollow and not ours else None,
         ms=8 if ours else 5,
         lw=1.4,
         elinewidth=0.6,

@@ -14,6 +14,7 @@ from augment.spec import PRESETS
 from orchestrator.cli import app
 from orchestrator.compare import CompareOutcome, compare_runs, comparing, run_comparison
 from orchestrator.comparison import FinishedRun, compare
+from orchestrator.comparison_plot import styles_of
 from orchestrator.comparison_spec import ComparedSpec, compared_points, default_rows
 from orchestrator.comparison_table import markdown
 from orchestrator.config import load_spec
@@ -85,6 +86,11 @@ def test_the_curves_are_drawn_beside_the_table(compared: Compared) -> None:
     assert {"mid": 0.1, "none": None}.items() <= {
         row.row: row.strength for row in compared[1].comparison.rows
     }.items()
+
+
+def test_no_two_rows_look_alike() -> None:
+    names = list(dict.fromkeys(point.row for point in compared_points(ExperimentSpec())))
+    assert len(set(styles_of(names).values())) == len(names) == 17
 
 
 def test_side_effects_are_measured_for_every_defence(compared: Compared) -> None:
