@@ -71,7 +71,7 @@ def fit_distributed(
         "num_classes": num_classes,
         "spec": spec.model_dump(mode="json"),
         "seed": seed,
-        "public": ray.put(None if public is None else public.state),
+        "public": None if public is None else ray.put(public.state),
     }
     last, _ = train_group(
         train_loop,
@@ -122,6 +122,7 @@ def train_loop(member: Member, config: dict[str, Any]) -> None:
     draws = Draws(config["seed"], ("train",))
     model = build_model(spec, config["num_classes"], draws)
     views, labels = training_rows(ray.get(config["images"]), ray.get(config["recipe"]))
+    public = config.get("public")
     found = member.start()
     gpu = member.device.type == "cuda"
     if member.world > 1:
@@ -155,7 +156,7 @@ def train_loop(member: Member, config: dict[str, Any]) -> None:
             start=None if found is None else decode_state(found[1]),
             on_epoch=on_epoch,
             at_once=rows,
-            public=ray.get(config["public"]),
+            public=None if public is None else ray.get(public),
         )
     except MemoryEndedError:
         member.halve(rows)
