@@ -194,7 +194,10 @@ def _epochs(
     What is done once, before the first epoch, is spread over the epochs of the real training.
     """
     marks = [time.monotonic()]
-    note = lambda epoch: marks.append(time.monotonic())  # noqa: E731
+
+    def note(epoch: int) -> None:
+        marks.append(time.monotonic())
+
     yield functools.partial(fit_here, on_epoch=note, public=public)
     each = (marks[-1] - marks[1]) / (EPOCHS - 1)
     once = max(0.0, marks[1] - marks[0] - each)

@@ -63,9 +63,8 @@ class ComparedSpec(Spec):
     @property
     def name(self) -> str:
         """What the row is called."""
-        parts = ["dcd"] * (self.dcd is not False) + [self.defense.name] * (
-            self.defense.name != "none"
-        )
+        parts = [] if self.dcd is False else ["dcd"]
+        parts += [] if self.defense.name == "none" else [self.defense.name]
         parts += [self.serving.name] if self.serving is not None else []
         return self.title or "+".join(parts) or "none"
 

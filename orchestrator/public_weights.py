@@ -64,7 +64,7 @@ def public_network(
         return None
     rows, images, digest = images_of(spec, store, chosen, "pretraining", progress)
     people = np.unique(rows["identity"].to_numpy(zero_copy_only=False))
-    settings = _settings(spec)
+    settings = public_training(spec)
     folder = public_folder(spec, store, digest)
 
     def make(out: Path) -> dict[str, object]:
@@ -92,10 +92,11 @@ def public_folder(spec: ExperimentSpec, store: Store, digest: str) -> Path:
         store: its storage.
         digest: of the images that it learns.
     """
-    return store.artifact("pretrained", fingerprint([digest, _settings(spec), spec.seed]))
+    return store.artifact("pretrained", fingerprint([digest, public_training(spec), spec.seed]))
 
 
-def _settings(spec: ExperimentSpec) -> TrainingSpec:
+def public_training(spec: ExperimentSpec) -> TrainingSpec:
+    """Return how that network is trained: as the experiment's, without a defence, in one process."""
     return spec.training.model_copy(update={"defense": NoDefense(), "workers": 1})
 
 

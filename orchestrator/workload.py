@@ -16,10 +16,10 @@ from augment.spec import DcdSpec
 from orchestrator.attacking import target_groups
 from orchestrator.comparison_spec import compared_points
 from orchestrator.knowledge import READ_STEPS
+from orchestrator.public_weights import public_training
 from orchestrator.search import ablation, planned_trials
 from orchestrator.spec import ExperimentSpec
 from orchestrator.trial import starts_public
-from tasks.defenses.spec import NoDefense
 from tasks.serving.spec import ServingSpec
 from tasks.spec import Spec, fingerprint
 from tasks.training_spec import TrainingSpec
@@ -211,7 +211,7 @@ def workload(
         first.append(Piece(PRIOR, prior_key(spec), steps, "step"))
     settings = settings_of(spec)
     if PUBLIC not in ready and any(starts_public(setting.training) for setting in settings):
-        plain = spec.training.model_copy(update={"defense": NoDefense(), "workers": 1})
+        plain = public_training(spec)
         rows = plain.epochs * counts.public_rows
         first.append(Piece(PUBLIC, train_key(spec, plain), rows, "row"))
     judges = [
