@@ -96,7 +96,7 @@ def public_folder(spec: ExperimentSpec, store: Store, digest: str) -> Path:
 
 
 def public_training(spec: ExperimentSpec) -> TrainingSpec:
-    """Return how that network is trained: as the experiment's, without a defence, in one process."""
+    """Return how that network is trained: plainly, in one process, else as the experiment's."""
     return spec.training.model_copy(update={"defense": NoDefense(), "workers": 1})
 
 
