@@ -155,12 +155,18 @@ def comparing(spec: ExperimentSpec, seed: int) -> ExperimentSpec:
     Every row's network is built once, so that a defence which it does not fit is refused at once.
 
     Raises:
-        SpecError: a network lacks what a defence needs, or two rows are the same trial.
+        SpecError: a network lacks what a defence needs, two rows are the same trial, or the
+            experiment has a defence of its own, which no row would be trained with.
     """
     from orchestrator.comparison_spec import compared_points, repeated_points
     from tasks.classifiers import build_model
     from tasks.draws import Draws
 
+    if (own := spec.training.defense.name) != "none":
+        raise SpecError(
+            f"training.defense: {own} would not be used, since every row of a comparison brings "
+            "its own defence; leave it out, or name it in sweep.rows"
+        )
     sweep = spec.sweep.model_copy(update={"search": "defenses"})
     spec = spec.model_copy(update={"seed": seed, "sweep": sweep})
     if repeated := repeated_points(spec):

@@ -200,6 +200,12 @@ def test_a_defence_that_does_not_fit_the_network_is_refused_before_anything_runs
         comparing(spec.model_copy(update={"sweep": sweep}), 0)
 
 
+def test_a_defence_of_the_experiment_itself_is_refused_since_no_row_would_have_it() -> None:
+    spec = load_spec(None, ["training.defense.name=bido"])
+    with pytest.raises(SpecError, match="training.defense: bido would not be used.*sweep.rows"):
+        comparing(spec, 0)
+
+
 def with_rows(
     spec: ExperimentSpec, rows: tuple[ComparedSpec, ...], strengths: int
 ) -> ExperimentSpec:
