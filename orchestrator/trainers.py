@@ -25,7 +25,7 @@ from orchestrator.records import Accuracy, AttackRecord, Rate, TrialRecord
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store, write_atomic
 from orchestrator.summary import summarise
-from orchestrator.trial import World
+from orchestrator.trial import World, starts_public
 from tasks.errors import AttackError, StoreError, TrainingError
 from tasks.spec import Spec, fingerprint
 
@@ -143,21 +143,23 @@ def measure_trainers(
     """
     import ray
 
+    from tasks.checkpoint import load_checkpoint
+
     if not waiting:
         return
+    folders = {r.trial_id: run / "trials" / r.trial_id for r, _ in waiting}
+    training = {i: load_checkpoint(f / "checkpoint").meta.training for i, f in folders.items()}
     pretrained = None
-    if any(
-        t.name == "fine-tune" or r.training_defense.get("name") == "transfer" for r, t in waiting
-    ):
+    if any(t.name == "fine-tune" or starts_public(training[r.trial_id]) for r, t in waiting):
         pretrained = public_network(spec, store, selection, progress)
     task = ray.remote(**task_options(spec.compute.gpus_per_trial), max_retries=2)(_trainer_task)
     given = (shared["world"], ray.put(shared["prior"]), shared["judges"])
     start = ray.put(None if pretrained is None else pack(pretrained))
     trials = {
-        r.trial_id: ray.put(pack(run / "trials" / r.trial_id, "recipe.parquet", "checkpoint"))
-        for r, _ in waiting
+        trial: (ray.put(pack(folder, "recipe.parquet")), training[trial])
+        for trial, folder in folders.items()
     }
-    left = [task.remote(r, t, trials[r.trial_id], spec, start, *given) for r, t in waiting]
+    left = [task.remote(r, t, *trials[r.trial_id], spec, start, *given) for r, t in waiting]
     progress("trainers", 0, len(waiting))
     while left:
         ended, left = ray.wait(left, num_returns=1)
@@ -176,7 +178,8 @@ def _keep(run: Path, new: Sequence[TrainedBy]) -> None:
 def _trainer_task(
     record: TrialRecord,
     trainer: AnyTrainer,
-    trial: Bundle,
+    recipe: Bundle,
+    training: TrainingSpec,
     spec: ExperimentSpec,
     pretrained: Bundle | None,
     world: World,
@@ -194,9 +197,8 @@ def _trainer_task(
 
     torch.set_num_threads(1)
     started = time.monotonic()
-    with unpacked(trial) as folder:
-        recipe = pq.read_table(folder / "recipe.parquet", memory_map=False)
-        training = load_checkpoint(folder / "checkpoint").meta.training
+    with unpacked(recipe) as folder:
+        plan = pq.read_table(folder / "recipe.parquet", memory_map=False)
     result = TrainedBy(
         trial_id=record.trial_id,
         index=record.index,
@@ -209,7 +211,7 @@ def _trainer_task(
         with unpacked(pretrained) as folder:
             weights = load_checkpoint(folder).module.state_dict()
     try:
-        module, rows = train_as(trainer, world, recipe, training, weights)
+        module, rows = train_as(trainer, world, plan, training, weights)
         classifier = _classifier(module, world, training)
         results = attack_all(classifier, prior, world, spec.attacks)
     except (AttackError, TrainingError) as error:
