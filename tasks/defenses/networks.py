@@ -98,7 +98,8 @@ def insert_bottleneck(network: nn.Module, spec: MidSpec) -> None:
 class GroupNorm(nn.GroupNorm):
     """Group normalisation in float32, whatever the precision around it.
 
-    In bfloat16 the processor's kernel takes seven times as long, and longer than the convolutions.
+    In bfloat16 a processor's kernel takes longer than all convolutions; see
+    `benchmarks/group_norm.py`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
