@@ -183,6 +183,21 @@ class Lab:
         found = self.run("ps", "-eo", "args", "--no-headers", on=name).stdout.splitlines()
         return [line for line in found if not line.startswith(("sshd", "ps ", "/usr/sbin/sshd"))]
 
+    def ray(self, name: str) -> list[str]:
+        """Return the command lines of Ray's own processes on a host."""
+        return [line for line in self.processes(name) if "raylet" in line or "gcs_server" in line]
+
+    def wait_without_ray(self, *names: str, seconds: float) -> None:
+        """Wait until no host runs Ray any more.
+
+        Raises:
+            AssertionError: one still does after so many seconds.
+        """
+        end = time.monotonic() + seconds
+        while left := [name for name in names if self.ray(name)]:
+            assert time.monotonic() < end, f"Ray goes on on {', '.join(left)}"
+            time.sleep(1)
+
     def unplug(self, name: str) -> None:
         """Pull the plug: every process of the host is gone at once."""
         host = self.hosts.pop(name)

@@ -119,12 +119,4 @@ def test_the_script_runs_a_sweep_on_two_nodes(tmp_path: Path) -> None:
         token = home / ".ray" / "auth_token"
         assert token.stat().st_mode & 0o777 == 0o600
         assert token.read_text() not in said
-        end = time.monotonic() + 60
-        while any(ray(hosts, name) for name in ("node1", "node2")):
-            assert time.monotonic() < end, "Ray outlives its job"
-            time.sleep(1)
-
-
-def ray(hosts: Lab, name: str) -> list[str]:
-    """Return what of Ray runs on a host."""
-    return [line for line in hosts.processes(name) if "raylet" in line or "gcs_server" in line]
+        hosts.wait_without_ray("node1", "node2", seconds=60)

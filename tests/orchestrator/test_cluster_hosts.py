@@ -6,13 +6,12 @@ pytest -m hosts tests/orchestrator/test_cluster_hosts.py -s      # root; about 7
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
 
 from orchestrator.store import records_of
-from tests.clusters.hosts import Lab, can_start, lab
+from tests.clusters.hosts import can_start, lab
 
 pytestmark = [
     pytest.mark.hosts,
@@ -40,7 +39,7 @@ def test_a_sweep_on_three_hosts_with_two_training_workers_on_two(tmp_path: Path)
         records = records_of(run)
         assert [record.status for record in records] == ["ok"] * 3
         for name in ("node1", "node2", "node3"):
-            assert ray_on(hosts, name) == [], name
+            assert hosts.ray(name) == [], name
         assert json.loads((run / "evaluation.json").read_text())["accuracy"]["n"] > 0
 
 
@@ -52,13 +51,5 @@ def test_hosts_that_were_forgotten_end_at_their_maximum_lifetime(tmp_path: Path)
         file.write_text(text.replace("sleep 43200", "sleep 60"))
         ended = hosts.run("dcdctl", "cluster", "up", str(file), timeout=400)
         assert ended.returncode == 0, ended.stdout
-        assert all(ray_on(hosts, name) for name in ("node1", "node2"))
-        end = time.monotonic() + 150
-        while any(ray_on(hosts, name) for name in ("node1", "node2")):
-            assert time.monotonic() < end, "Ray goes on"
-            time.sleep(1)
-
-
-def ray_on(hosts: Lab, name: str) -> list[str]:
-    """Return Ray's own processes on a host."""
-    return [line for line in hosts.processes(name) if "raylet" in line or "gcs_server" in line]
+        assert all(hosts.ray(name) for name in ("node1", "node2"))
+        hosts.wait_without_ray("node1", "node2", seconds=150)
