@@ -241,6 +241,13 @@ def set_aside(run: Path, *, failed: bool = False) -> list[Path]:
     return found
 
 
+def set_aside_replaced(run: Path, trial_id: str) -> None:
+    """Rename the record of a trial in whose place another one stands: `record.json.replaced`."""
+    path = run / "trials" / trial_id / RECORD
+    with disk_errors(path):
+        path.rename(path.with_name(f"{RECORD}.replaced"))
+
+
 def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None:
     """Write a file whole or not at all.
 

@@ -25,6 +25,7 @@ from orchestrator.disk_space import require_margin, require_space
 from orchestrator.events import EventLog, warnings_to
 from orchestrator.find_run import JOB_NOTE
 from orchestrator.forgotten import require_whole
+from orchestrator.images_stage import images_key
 from orchestrator.judges import (
     Judge,
     accuracy_counts,
@@ -48,7 +49,7 @@ from orchestrator.placement import (
 )
 from orchestrator.prior_stage import prepare_prior
 from orchestrator.progress import Display, TrialProgress
-from orchestrator.provenance import note_needs, note_people
+from orchestrator.provenance import NEEDS, note_needs, note_people, read_needs
 from orchestrator.public_weights import with_public_weights
 from orchestrator.publisher import publishing
 from orchestrator.records import Rate, TrialRecord
@@ -111,11 +112,12 @@ def run_sweep(
             limited = (spec.compute.max_hours, spec.compute.max_cost) != (None, None)
             if not limited and (torn := set_aside_torn(run)) is not None:
                 display.line(f"  set aside, its hours unknown {torn.name}")
-        _enter(store, run, mode, total)
+        changed = _images_changed(spec, selection, run)
+        _enter(store, run, mode, total, changed)
         write_atomic(run / "spec.json", spec.model_dump_json(indent=2) + "\n")
         (run / JOB_NOTE).unlink(missing_ok=True)  # from now on it is driven from here
         records = records_of(run)
-        before = len(records)
+        before = 0 if changed else len({record.index for record in records})
         require_space(store.root, spec, selection)
         display.events = EventLog(run)
         display.line(_heading(spec, selection, run, before, total))
@@ -162,7 +164,16 @@ def run_fingerprint(spec: ExperimentSpec, selection: Selection) -> str:
     )
 
 
-def _enter(store: Store, run: Path, mode: Mode, total: int) -> None:
+def _images_changed(spec: ExperimentSpec, selection: Selection, run: Path) -> bool:
+    """Say whether a run was made with other images under the same names."""
+    path = run / NEEDS
+    needs = read_needs(path.read_bytes() if path.is_file() else None) or ()
+    known = [name for name in needs if name.startswith("images/private-")]
+    key = images_key(spec, selection.split("train", "test"))
+    return bool(known) and f"images/private-{key}" not in known
+
+
+def _enter(store: Store, run: Path, mode: Mode, total: int, changed: bool = False) -> None:
     if mode != "fresh":
         require_whole(run)
     if mode == "fresh" and run.exists():
@@ -171,6 +182,12 @@ def _enter(store: Store, run: Path, mode: Mode, total: int) -> None:
         raise UnfinishedRunError(
             f"this experiment has {done} of {total} trials in {shown_path(run)}; add --resume to "
             "go on with them, or --fresh to set them aside and start over"
+        )
+    elif mode == "new" and changed:
+        raise UnfinishedRunError(
+            f"the images have changed since {shown_path(run)} was made; add --resume to run its "
+            "trials again with them, or --fresh to set it aside and start over; `dcdctl report` "
+            "shows it as it is"
         )
     run.mkdir(parents=True, exist_ok=True)
 
@@ -251,6 +268,8 @@ def _run_trials(
             expected_s=spending.expected_s,
             devices=spending.devices(spec),
         )
+        if outdated := queue.set_aside_outdated():
+            display.line(f"  set aside, to be made anew   {len(outdated)} trials")
         bar = TrialProgress(display, total, total - len(queue.missing()), placed.slots)
         bar.start()
         slots = Slots(placed, lambda: placed_on(like(capacity, capacity_now())), bar.resize)

@@ -20,7 +20,7 @@ from orchestrator.records import TrialRecord
 from orchestrator.schedule import Schedule
 from orchestrator.search import known_enough, suggest
 from orchestrator.spec import ExperimentSpec
-from orchestrator.store import RECORD, records_of
+from orchestrator.store import RECORD, records_of, set_aside_replaced
 from orchestrator.task_meter import DriverMeter
 from orchestrator.trial import TrialPlan, World
 from tasks.workers import most_workers
@@ -81,15 +81,31 @@ class TrialQueue:
         self.meter: DriverMeter | None = None
         self._looked = clock()
         self._given: dict[int, str] = {}
-        stored = {record.trial_id: record for record in records_of(run)}
-        for index in range(total):
-            if not self.ready(index):
-                break
-            plan = self.plan(index)
-            record = stored.get(plan.trial_id(world, judged_by))
+        self._unlike = {record.trial_id: record for record in records_of(run)}
+        asked = 0
+        while asked < total and self.ready(asked):
+            record = self._unlike.pop(self.plan(asked).trial_id(world, judged_by), None)
             if record is not None:
-                self.records[index] = record
-                self.schedule.knows(index, self._length(record))
+                self.records[asked] = record
+                self.schedule.knows(asked, self._length(record))
+            asked += 1
+        other_control = any(record.index == 0 for record in self._unlike.values())
+        self._asked = total if other_control and 0 not in self.records else asked
+
+    def set_aside_outdated(self) -> list[TrialRecord]:
+        """Rename the records in whose place other trials are to stand, and return them.
+
+        Two records of one index would be counted as two trials. They differ where the images have
+        changed since, or the program, or an earlier trial that a setting was chosen by. Where the
+        control is another one, so are all.
+        """
+        return [self._replace(r) for r in [*self._unlike.values()] if r.index < self._asked]
+
+    def _replace(self, record: TrialRecord) -> TrialRecord:
+        set_aside_replaced(self.run, record.trial_id)
+        if self.ledger is not None:  # what they took stays in the accounts
+            self.ledger.add("replaced trials", device_hours(record, self.workers, self.share))
+        return self._unlike.pop(record.trial_id)
 
     def missing(self) -> list[int]:
         """Return the indices without a record."""
@@ -148,6 +164,9 @@ class TrialQueue:
     def put(self, record: TrialRecord) -> None:
         """Take a finished trial's record."""
         self.records[record.index] = record
+        self._unlike.pop(record.trial_id, None)
+        for other in [r for r in self._unlike.values() if r.index == record.index]:
+            self._replace(other)
         hours = device_hours(record, self.workers, self.share)
         lost = self._lost_tasks(record)
         self.schedule.finish(record.index, hours + lost, self._length(record))

@@ -12,7 +12,9 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from orchestrator.adaptive import read_adaptive
@@ -278,6 +280,46 @@ def test_fresh_sets_the_old_run_aside(swept: Swept, tmp_path: Path) -> None:
     folders = list((tmp_path / "copy" / "runs").iterdir())
     assert len(folders) == 2
     assert sorted(len(records_of(folder)) for folder in folders) == [2, 3]
+
+
+def people_in(folder: Path) -> Path:
+    """Write pictures of seven people, each of a colour of its own."""
+    for person in range(7):
+        place = folder / f"p{person}"
+        place.mkdir(parents=True)
+        for shot in range(8):
+            pixels = np.random.default_rng([person, shot]).integers(0, 60, (32, 32, 3))
+            pixels[..., person % 3] += 25 * person
+            Image.fromarray(pixels.astype(np.uint8)).save(place / f"{shot}.png")
+    return folder
+
+
+def test_images_that_changed_are_not_mixed_with_those_before(tmp_path: Path) -> None:
+    photos = people_in(tmp_path / "photos")
+    people = "private: [p0, p1, p2], surrogates: [p3, p4], public: [p5, p6]"
+    data = f"data={{kind: folder, root: {json.dumps(str(photos))}, {people}, image_size: 32}}"
+    given = ["tracking.enabled=false", "adaptive_attacks=[]", "attacks=[ppa]", "protect.targets=1"]
+    given += [f"storage={json.dumps(str(tmp_path / 'results'))}", "prior.source=train", data]
+    spec = load_spec_again(smoke(load_spec(None, given)), ("sweep.trials=1",))
+    first = run_sweep(spec, console=QUIET)
+    run = Path(first.run_dir)
+    Image.new("RGB", (32, 32), "white").save(photos / "p0" / "0.png")
+    with pytest.raises(UnfinishedRunError, match="the images have changed since .*; add --resume"):
+        run_sweep(spec, console=QUIET)
+    assert records_of(run) == list(first.records)
+    spent = run_spent(run, spec)
+
+    second = run_sweep(spec, mode="resume", console=QUIET)
+    assert Path(second.run_dir) == run
+    assert second.resumed == 0
+    old, new = ([r.trial_id for r in one.records] for one in (first, second))
+    assert [record.index for record in records_of(run)] == [0, 1]
+    assert not {*old} & {*new}
+    for trial_id in old:
+        assert (run / "trials" / trial_id / "record.json.replaced").is_file()
+    assert read_spend(run).stages["replaced trials"] > 0
+    assert run_spent(run, spec) > spent
+    assert run_sweep(spec, console=QUIET).records == second.records
 
 
 def test_a_trial_that_breaks_is_visible_and_stays_failed(tmp_path: Path) -> None:
