@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -21,15 +20,12 @@ sys.path[0] = str(ROOT)
 
 from augment.plan import make_plan
 from augment.spec import DcdSpec
+from benchmarks.drawn import drawn_world
 from benchmarks.timing import circumstances
-from clusters.embedded import embedded_ray
 from orchestrator.config import load_spec
 from orchestrator.records import Rate
-from orchestrator.selection import select
 from orchestrator.serving import fit_served
-from orchestrator.store import Store
-from orchestrator.trial import World, fit_here
-from orchestrator.world_stage import prepare_world
+from orchestrator.trial import fit_here
 from tasks.evaluation import predict
 from tasks.serving import purification
 from tasks.serving.spec import PurificationSpec, ServingSpec
@@ -45,7 +41,7 @@ def main() -> None:
     print(circumstances())
     print("| seed | steps | known before | known after | label kept |\n|---|---|---|---|---|")
     for seed in args.seeds:
-        world = _world(seed)
+        world = drawn_world(seed)
         test = world.mask("test")
         images, labels = world.images[test], world.rows["label"].to_numpy()[test]
         plan = make_plan(world.rows, (), world.num_classes, DcdSpec(), seed)
@@ -67,15 +63,6 @@ def main() -> None:
                 for same in (before == labels, after == labels, before == after)
             ]
             print(f"| {seed} | {steps} | " + " | ".join(map(str, rates)) + " |", flush=True)
-
-
-def _world(seed: int) -> World:
-    with tempfile.TemporaryDirectory() as folder:
-        spec = load_spec(None, [f"storage={folder}", f"seed={seed}"])
-        store = Store(spec.storage)
-        with store.locked(), embedded_ray(2):
-            world = prepare_world(spec, store, select(spec), lambda *_: None)
-        return replace(world, images=world.images.copy())
 
 
 if __name__ == "__main__":
