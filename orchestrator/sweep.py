@@ -165,7 +165,7 @@ def run_fingerprint(spec: ExperimentSpec, selection: Selection) -> str:
 
 
 def _images_changed(spec: ExperimentSpec, selection: Selection, run: Path) -> bool:
-    """Say whether a run was made with other images under the same names."""
+    """Say whether a run was made with other image files, by their sizes and times."""
     path = run / NEEDS
     needs = read_needs(path.read_bytes() if path.is_file() else None) or ()
     known = [name for name in needs if name.startswith("images/private-")]
@@ -185,9 +185,9 @@ def _enter(store: Store, run: Path, mode: Mode, total: int, changed: bool = Fals
         )
     elif mode == "new" and changed:
         raise UnfinishedRunError(
-            f"the images have changed since {shown_path(run)} was made; add --resume to run its "
-            "trials again with them, or --fresh to set it aside and start over; `dcdctl report` "
-            "shows it as it is"
+            f"image files have other sizes or times than when {shown_path(run)} was made; add "
+            "--resume to run its trials again with them, or --fresh to set it aside and start "
+            "over; `dcdctl report` shows it as it is (copies keep their times with cp -p)"
         )
     run.mkdir(parents=True, exist_ok=True)
 

@@ -220,7 +220,7 @@ def workload(
     ]
 
     def training(setting: Setting, stage: str = TRAIN) -> Piece:
-        rows = setting.training.epochs * rows_of(setting.dcd)
+        rows = setting.training.passes * rows_of(setting.dcd)
         return Piece(stage, train_key(spec, setting.training), rows, "row", workers)
 
     def attacking(setting: Setting, attacks: Sequence[AttackSpec], stage: str) -> list[Piece]:

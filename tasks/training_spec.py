@@ -41,6 +41,12 @@ class TrainingSpec(NetworkSpec):
 
     defense: DefenseSpec = NoDefense()
 
+    @property
+    def passes(self) -> int:
+        """Passes over the training rows: the defence's own, where it has them."""
+        own: int | None = getattr(self.defense, "epochs", None)
+        return own or self.epochs
+
     @model_validator(mode="after")
     def _defense_allows_workers(self) -> Self:
         if several_workers(self.workers) and self.defense.one_process:

@@ -93,7 +93,7 @@ def fit_privately(
         loss_reduction="mean",
         generator=torch.Generator(device).manual_seed(draws.child("noise").key),
     )
-    epochs = settings.epochs or spec.epochs
+    epochs = spec.passes
     a_epoch = promised.steps // epochs
     losses: list[float] = []
     try:

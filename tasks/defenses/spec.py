@@ -54,7 +54,10 @@ class DpSgdSpec(Strength):
     optimiser: Literal["adam", "sgd"] = Field("adam", description="What the noisy gradients drive.")
     learning_rate: float | None = Field(None, gt=0, description="null takes training's.")
     batch_size: int | None = Field(
-        None, ge=1, description="Expected rows of a step, Poisson-sampled; null takes training's."
+        None,
+        ge=1,
+        description="Expected rows of a step, Poisson-sampled, all at the most; null takes "
+        "training's.",
     )
     epochs: int | None = Field(None, ge=1, description="null takes training's.")
 

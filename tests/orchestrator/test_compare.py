@@ -150,6 +150,8 @@ def test_a_row_is_a_curve_and_the_control_comes_first() -> None:
     }
     dp = [point.training.defense for point in points if point.row == "dp-sgd"]
     assert [getattr(one, "epsilon", None) for one in dp] == list(DpSgdSpec.curve)
+    assert {point.training.passes for point in points if "dp-sgd" in point.row} == {40}
+    assert {point.training.passes for point in points if "dp-sgd" not in point.row} == {20}
     rolss = RolssSpec()
     assert all(row.defense != rolss for row in default_rows(TrainingSpec(architecture="small-vgg")))
     assert {"transfer frozen=1", "memguard", "purification"} < set(titles)

@@ -88,7 +88,7 @@ def trained(spec: TrainingSpec, seed: int = 0) -> nn.Module:
     images, labels = coloured()
     module = build_model(spec, 3, Draws(seed))
     losses = fit(module, images, labels, spec, Draws(seed))
-    assert len(losses) == (getattr(spec.defense, "epochs", None) or spec.epochs)
+    assert len(losses) == spec.passes
     return module.eval()
 
 
@@ -232,10 +232,18 @@ def test_opacus_counts_the_steps_that_were_promised(monkeypatch: pytest.MonkeyPa
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
 
 
+def test_a_step_has_all_rows_at_the_most_and_as_many_passes_as_the_defence_says() -> None:
+    defense = DpSgdSpec(batch_size=61, epochs=4, delta=1e-3)
+    found = guarantee_of(SPEC.model_copy(update={"defense": defense}), 60)
+    assert found is not None
+    assert (found.sample_rate, found.steps) == (1, 4)
+    assert found.epsilon == pytest.approx(defense.epsilon, rel=0.02)
+    assert trained(SPEC.model_copy(update={"defense": defense}))
+
+
 @pytest.mark.parametrize(
     ("defense", "message"),
     [
-        (DpSgdSpec(batch_size=61, delta=1e-3), "draws 61 rows a step, and there are 60; lower"),
         (DpSgdSpec(delta=0.02), "delta=0.02 is not below one over the 60 rows"),
         (DpSgdSpec(epsilon=1e-7, delta=1e-9), "epsilon=1e-07 is out of reach in 18 steps"),
     ],
