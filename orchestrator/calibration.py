@@ -145,7 +145,7 @@ def _samples(
     """Yield key, stage, unit and seconds of each piece of a trial."""
     cost, workers = record.cost_s, most_workers(spec.training.workers)
     if record.plan is not None and "train" in cost:
-        rows = record.plan.rows * setting.training.epochs
+        rows = record.plan.rows * setting.training.passes
         yield train_key(spec, setting.training), "training", "row", cost["train"] * workers / rows
     for attack in spec.attacks:
         done = next((one for one in record.attacks if one.name == attack.label), None)

@@ -174,7 +174,7 @@ def _train(
         model = build_model(plain, world.num_classes, Draws(world.seed))
         public = PublicWeights("calibration", model.state_dict())
     with _epochs(found, key, "training", few, setting.training, public) as fit:
-        short = setting.training.model_copy(update={"epochs": EPOCHS, "workers": 1})
+        short = setting.training.with_passes(EPOCHS).model_copy(update={"workers": 1})
         return fit_served(
             fit, world.images, few, world.num_classes, short, world.seed, setting.serving
         )
@@ -201,7 +201,7 @@ def _epochs(
     yield functools.partial(fit_here, on_epoch=note, public=public)
     each = (marks[-1] - marks[1]) / (EPOCHS - 1)
     once = max(0.0, marks[1] - marks[0] - each)
-    found.add(key, stage, "row", each + once / training.epochs, recipe.num_rows)
+    found.add(key, stage, "row", each + once / training.passes, recipe.num_rows)
 
 
 def _some(recipe: pa.Table, count: int, seed: int) -> pa.Table:

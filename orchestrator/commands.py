@@ -185,7 +185,7 @@ def train(
         targets = world.targets if defense == "dcd" else ()
         plan = make_plan(world.rows, targets, world.num_classes, spec.dcd, spec.seed)
         started = time.monotonic()
-        epochs = spec.training.epochs
+        epochs = spec.training.passes
         several = several_workers(spec.training.workers)
         if several:
             publisher = stack.enter_context(publishing())

@@ -47,6 +47,13 @@ class TrainingSpec(NetworkSpec):
         own: int | None = getattr(self.defense, "epochs", None)
         return own or self.epochs
 
+    def with_passes(self, passes: int) -> TrainingSpec:
+        """Return the same training with so many passes."""
+        changes: dict[str, object] = {"epochs": passes}
+        if hasattr(self.defense, "epochs"):
+            changes["defense"] = self.defense.model_copy(update={"epochs": None})
+        return self.model_copy(update=changes)
+
     @model_validator(mode="after")
     def _defense_allows_workers(self) -> Self:
         if several_workers(self.workers) and self.defense.one_process:

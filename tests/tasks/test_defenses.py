@@ -241,6 +241,14 @@ def test_a_step_has_all_rows_at_the_most_and_as_many_passes_as_the_defence_says(
     assert trained(SPEC.model_copy(update={"defense": defense}))
 
 
+def test_a_training_makes_the_passes_of_its_defence_or_those_that_it_is_given() -> None:
+    private = SPEC.model_copy(update={"defense": DpSgdSpec(epochs=7)})
+    assert (private.passes, SPEC.passes) == (7, SPEC.epochs)
+    for training in (private, SPEC):
+        assert training.with_passes(2).passes == 2
+        assert training.with_passes(2).defense.name == training.defense.name
+
+
 @pytest.mark.parametrize(
     ("defense", "message"),
     [
