@@ -79,7 +79,7 @@ def private_schedule(training: TrainingSpec) -> dict[str, Any]:
         training: of the experiment, which the other rows have.
     """
     return {
-        "batch_size": 4 * training.batch_size,
+        "accumulate": 4,
         "epochs": 2 * training.epochs,
         "learning_rate": 33 * training.learning_rate,
     }

@@ -42,12 +42,19 @@ def guarantee_of(training: TrainingSpec, rows: int) -> Guarantee | None:
     """Return what a training on so many rows guarantees; None where it is not DP-SGD.
 
     Raises:
-        TrainingError: delta is too large, or epsilon is too small for so many steps.
+        TrainingError: batches are larger than the data, delta is too large, or epsilon is too small
+            for so many steps.
     """
     spec = training.defense
     if not isinstance(spec, DpSgdSpec):
         return None
-    batch = min(spec.batch_size or training.batch_size, rows)
+    batch = spec.batch_size or training.batch_size
+    if batch > rows:
+        raise TrainingError(
+            f"dp-sgd draws {batch} rows a step, and there are {rows}; lower "
+            "training.defense.batch_size or training.batch_size"
+        )
+    batch = min(batch * spec.accumulate, rows)
     if spec.delta * rows >= 1:
         raise TrainingError(
             f"training.defense.delta={spec.delta:g} is not below one over the {rows} rows, so the "

@@ -56,8 +56,10 @@ class DpSgdSpec(Strength):
     batch_size: int | None = Field(
         None,
         ge=1,
-        description="Expected rows of a step, Poisson-sampled, all at the most; null takes "
-        "training's.",
+        description="Expected rows of a batch, Poisson-sampled; null takes training's.",
+    )
+    accumulate: int = Field(
+        1, ge=1, description="Batches that a step adds up; all rows at the most are one step's."
     )
     epochs: int | None = Field(None, ge=1, description="null takes training's.")
 

@@ -233,7 +233,7 @@ def test_opacus_counts_the_steps_that_were_promised(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_step_has_all_rows_at_the_most_and_as_many_passes_as_the_defence_says() -> None:
-    defense = DpSgdSpec(batch_size=61, epochs=4, delta=1e-3)
+    defense = DpSgdSpec(batch_size=20, accumulate=4, epochs=4, delta=1e-3)
     found = guarantee_of(SPEC.model_copy(update={"defense": defense}), 60)
     assert found is not None
     assert (found.sample_rate, found.steps) == (1, 4)
@@ -252,6 +252,7 @@ def test_a_training_makes_the_passes_of_its_defence_or_those_that_it_is_given() 
 @pytest.mark.parametrize(
     ("defense", "message"),
     [
+        (DpSgdSpec(batch_size=61, delta=1e-3), "draws 61 rows a step, and there are 60; lower"),
         (DpSgdSpec(delta=0.02), "delta=0.02 is not below one over the 60 rows"),
         (DpSgdSpec(epsilon=1e-7, delta=1e-9), "epsilon=1e-07 is out of reach in 18 steps"),
     ],
