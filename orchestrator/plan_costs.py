@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
-from augment.spec import DcdSpec
 from orchestrator.calibration import all_of, read, speeds_for
 from orchestrator.estimate import Cost, Range, StageCost, estimate
 from orchestrator.images_stage import images_key
 from orchestrator.judges import is_trained, judges_for
 from orchestrator.large_data import LargeData
 from orchestrator.named_cluster import NamedCluster
+from orchestrator.plan_tally import PlannedRows, held_rows, rows_in_order
 from orchestrator.prior_stage import prior_key, trains_prior
 from orchestrator.public_weights import public_folder, public_people
 from orchestrator.selection import Selection
@@ -41,8 +40,7 @@ def cost_of(
     store: Store,
     selection: Selection,
     cluster: NamedCluster,
-    rows: pa.Table,
-    planned: int,
+    rows_of: PlannedRows,
 ) -> Cost:
     """Return what is left of an experiment will cost on a cluster.
 
@@ -51,26 +49,12 @@ def cost_of(
         store: holds speeds, and what is made already.
         selection: who is protected.
         cluster: where it would run.
-        rows: of the private data and of the lent images.
-        planned: training rows under the experiment's own recipe.
+        rows_of: training rows under a recipe.
     """
     from orchestrator.sweep import run_fingerprint
 
     counts, ready = _counts(spec, store, selection)
     run = store.run(run_fingerprint(spec, selection))
-    before: int = selection.split("train").num_rows
-    counted: dict[str, int] = {_name(spec.dcd): planned}
-
-    def rows_of(dcd: DcdSpec | None) -> int:
-        from orchestrator.plan_tally import tally_plan
-
-        if dcd is None:
-            return before
-        if _name(dcd) not in counted:
-            plan = tally_plan(rows, selection.targets, selection.num_classes, dcd, spec.seed)
-            counted[_name(dcd)] = plan.rows
-        return counted[_name(dcd)]
-
     work = workload(
         spec,
         counts,
@@ -83,29 +67,20 @@ def cost_of(
 
 
 def cost_of_large(
-    spec: ExperimentSpec, store: Store, large: LargeData, cluster: NamedCluster, planned: int
+    spec: ExperimentSpec,
+    store: Store,
+    large: LargeData,
+    cluster: NamedCluster,
+    rows_of: PlannedRows,
 ) -> Cost:
     """Return what an experiment will cost whose rows are never held.
 
     What the storage has of it already is not looked for: that is known by every row.
     """
-    from orchestrator.plan_tally import tally_batches
-
-    targets = large.selection.targets
-    counted: dict[str, int] = {_name(spec.dcd): planned}
-
-    def rows_of(dcd: DcdSpec | None) -> int:
-        if dcd is None:
-            return large.train
-        if _name(dcd) not in counted:
-            number = large.selection.num_classes
-            plan = tally_batches(large.batches(), targets, number, dcd, spec.seed)
-            counted[_name(dcd)] = plan.rows
-        return counted[_name(dcd)]
-
+    targets = len(large.selection.targets)
     counts = Counts(
-        targets=len(targets),
-        attacked=min(spec.evaluation.sample_targets or len(targets), len(targets)),
+        targets=targets,
+        attacked=min(spec.evaluation.sample_targets or targets, targets),
         decode=large.train + large.test + large.lent,
         judge_rows=large.train + large.lent,
     )
@@ -127,18 +102,12 @@ def _estimated(spec: ExperimentSpec, store: Store, cluster: NamedCluster, work: 
 def expected_trial_hours(spec: ExperimentSpec, store: Store, selection: Selection) -> float | None:
     """Return the device-hours that nine of ten trials stay below; None where nobody knows."""
     from orchestrator.named_cluster import this_machine
-    from orchestrator.plan_tally import rows_in_order, tally_plan
 
     if not speeds_for(store, device_name(), read(store, device_name())):
         return None
-    rows = rows_in_order(selection)
-    plan = tally_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
-    cost = cost_of(spec, store, selection, this_machine(spec.compute.cpus), rows, plan.rows)
+    rows_of = held_rows(selection, rows_in_order(selection), spec.seed)
+    cost = cost_of(spec, store, selection, this_machine(spec.compute.cpus), rows_of)
     return None if cost.trial_hours is None else cost.trial_hours.p90
-
-
-def _name(dcd: DcdSpec) -> str:
-    return dcd.model_dump_json()
 
 
 def _counts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from tasks.errors import SpecError
 from tasks.types import TargetClass
 
 if TYPE_CHECKING:
+    from orchestrator.large_data import LargeData
     from orchestrator.selection import Selection
 
 BATCH = 1 << 18
@@ -92,6 +93,61 @@ class PlanTally:
     def fingerprint(self) -> str:
         """Of the recipes in their order: `plan_digest` of the whole."""
         return self._digest.value
+
+
+class PlannedRows:
+    """Training rows under one recipe or another; each recipe is planned once.
+
+    Args:
+        before: rows of the data as they are.
+        make: plans a recipe.
+    """
+
+    def __init__(self, before: int, make: Callable[[DcdSpec], PlanTally]) -> None:
+        self.before = before
+        self._make = make
+        self._known: dict[str, PlanTally] = {}
+
+    def tally(self, dcd: DcdSpec) -> PlanTally:
+        """Return what the plan of a recipe adds up to."""
+        name = dcd.model_dump_json()
+        if name not in self._known:
+            self._known[name] = self._make(dcd)
+        return self._known[name]
+
+    def __call__(self, dcd: DcdSpec | None) -> int:
+        """Return how many rows are trained on; None is the data as they are."""
+        return self.before if dcd is None else self.tally(dcd).rows
+
+
+def held_rows(selection: Selection, rows: pa.Table, seed: int) -> PlannedRows:
+    """Return the counts of plans of a table that is held.
+
+    Args:
+        selection: who is protected.
+        rows: `rows_in_order` of it.
+        seed: of the experiment.
+    """
+
+    def make(dcd: DcdSpec) -> PlanTally:
+        return tally_plan(rows, selection.targets, selection.num_classes, dcd, seed)
+
+    return PlannedRows(selection.split("train").num_rows, make)
+
+
+def large_rows(large: LargeData, seed: int) -> PlannedRows:
+    """Return the counts of plans of data that are never held.
+
+    Args:
+        large: the data.
+        seed: of the experiment.
+    """
+
+    def make(dcd: DcdSpec) -> PlanTally:
+        who = large.selection
+        return tally_batches(large.batches(), who.targets, who.num_classes, dcd, seed)
+
+    return PlannedRows(large.train, make)
 
 
 def rows_in_order(selection: Selection) -> pa.Table:

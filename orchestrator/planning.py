@@ -12,11 +12,12 @@ from rich.table import Table
 from orchestrator.estimate import Cost
 from orchestrator.named_cluster import named_cluster, this_machine
 from orchestrator.plan_costs import cost_of, cost_of_large, render_cost
+from orchestrator.plan_tally import held_rows, large_rows, rows_in_order
 from orchestrator.progress import Display
-from orchestrator.search import planned_trials
 from orchestrator.selection import Selection, choose
 from orchestrator.spec import ExperimentSpec
 from orchestrator.store import Store
+from orchestrator.workload import settings_of
 from tasks.spec import Spec
 
 
@@ -34,7 +35,9 @@ class PlanReport(Spec):
     )
     fingerprint: str
     trials: int
-    training_rows: int = Field(description="Row passes over all trials: rows x epochs.")
+    training_rows: int = Field(
+        description="Row passes over all trials: rows times epochs, each trial's own."
+    )
     generator_images: int = Field(description="Images that attacks synthesise over all trials.")
     core_minutes: tuple[float, float] = Field(
         description="Estimate, low and high, from speeds measured on two cores."
@@ -118,7 +121,6 @@ def plan_summary(
     """
     from orchestrator.gpu_hours import gpu_hours
     from orchestrator.large_data import large_data
-    from orchestrator.plan_tally import rows_in_order, tally_batches, tally_plan
 
     store = Store(spec.storage)
     where = this_machine(spec.compute.cpus) if cluster is None else named_cluster(cluster)
@@ -130,22 +132,20 @@ def plan_summary(
             calibrate(spec, store, display.stage)
     large = large_data(spec)
     if large is not None:
-        selection, before, lent = large.selection, large.train, large.lent
-        own = large.protected
-        plan = tally_batches(
-            large.batches(), selection.targets, selection.num_classes, spec.dcd, spec.seed
-        )
-        cost = cost_of_large(spec, store, large, where, plan.rows)
+        selection, lent, own = large.selection, large.lent, large.protected
+        rows_of = large_rows(large, spec.seed)
+        cost = cost_of_large(spec, store, large, where, rows_of)
     else:
         selection = choose(spec, store, lambda *_: None)
         rows = rows_in_order(selection)
-        before = selection.split("train").num_rows
         lent = selection.split("surrogate").num_rows
         own = _own_rows(rows, selection)
-        plan = tally_plan(rows, selection.targets, selection.num_classes, spec.dcd, spec.seed)
-        cost = cost_of(spec, store, selection, where, rows, plan.rows)
-    trials = planned_trials(spec)
-    training = spec.training.epochs * (trials * plan.rows + before)
+        rows_of = held_rows(selection, rows, spec.seed)
+        cost = cost_of(spec, store, selection, where, rows_of)
+    plan, before = rows_of.tally(spec.dcd), rows_of.before
+    settings = settings_of(spec)
+    trials = len(settings) - 1
+    training = sum(setting.training.passes * rows_of(setting.dcd) for setting in settings)
     images = (trials + 1) * _attack_images(spec, len(selection.targets))
     scale = (spec.data.image_size / 32) ** 2
     low, high = (
