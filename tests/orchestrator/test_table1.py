@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from benchmarks.placeholders import write_placeholders
 from orchestrator.compare import run_comparison
 from orchestrator.config import load_spec
+from orchestrator.planning import plan_summary
 from orchestrator.smoke import smoke
 from tests.tasks.layout_files import put
 
@@ -129,3 +132,31 @@ def test_a_preset_runs_from_files_to_table(name: str, tmp_path: Path) -> None:
         assert all(cell.attack_accuracy.clusters == 2 for cell in row.cells)
     assert rows["dcd"].inflation > 2
     assert (Path(outcome.table).parent / "curves.png").is_file()
+
+
+@pytest.fixture(scope="module")
+def placeholders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("table1") / "data"
+    write_placeholders(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_header_states_what_a_plan_says(name: str, placeholders: Path, tmp_path: Path) -> None:
+    """The costs in the presets' headers are those of plan, on data of the published counts."""
+    preset = TABLE1 / f"{name}.yaml"
+    header = " ".join(line[1:].strip() for line in preset.read_text().splitlines() if "#" in line)
+    (private, _), (public, _) = PAIRS[name]
+    asked = re.findall(r"--set (\S+?)[,.]? ", header)
+    assert "sweep.search=defenses" in asked
+    places = [
+        f"data.root={placeholders / private}",
+        f"data.public_from.root={placeholders / public}",
+    ]
+    found = plan_summary(load_spec(preset, [*asked, *places, f"storage={tmp_path}"]))
+    stated = re.search(r"Cost of one seed: (\d+) to (\d+) (hours|core-minutes)", header)
+    assert stated is not None
+    low, high = found.core_minutes if stated[3] == "core-minutes" else (found.gpu_hours or (0, 0))
+    assert float(stated[1]) == pytest.approx(low, rel=0.015)
+    assert float(stated[2]) == pytest.approx(high, rel=0.015)
