@@ -96,7 +96,7 @@ def default_rows(training: TrainingSpec, *, named: bool = True) -> tuple[Compare
         named: whether the public data name people, whom a network can learn first.
     """
     private = private_schedule(training)
-    rivals = [DpSgdSpec(**private), MidSpec(), BidoSpec(), NegLsSpec(), RandomErasingSpec()]
+    rivals = [NegLsSpec(), RandomErasingSpec()]
     rivals += [TransferSpec()] if named else []
     rivals += [TrapMidSpec()]
     rivals += [RolssSpec()] if "resnet" in training.architecture else []
@@ -104,6 +104,10 @@ def default_rows(training: TrainingSpec, *, named: bool = True) -> tuple[Compare
     return (
         ComparedSpec(
             title="dp-sgd without noise", defense=DpSgdSpec(noise_multiplier=0, **private)
+        ),
+        *(ComparedSpec(defense=one) for one in (DpSgdSpec(**private), MidSpec(), BidoSpec())),
+        ComparedSpec(
+            title="bido with coco", defense=BidoSpec(measure="coco"), strengths=(10, 30, 3)
         ),
         *(ComparedSpec(defense=defense) for defense in rivals),
         *(ComparedSpec(serving=served) for served in (MemGuardSpec(), PurificationSpec())),

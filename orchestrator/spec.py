@@ -115,7 +115,7 @@ class SweepSpec(Spec):
         description="Defences that are compared: {title, dcd, defense, strengths} each; null is "
         "every rival that needs the private data alone, DCD, and DCD beside some of them.",
     )
-    strengths: int = Field(4, ge=1, description="Points of each rival's curve, at most.")
+    strengths: int = Field(5, ge=1, description="Points of each rival's curve, at most.")
     space: SpaceSpec = SpaceSpec()
     goal: GoalSpec = GoalSpec()
 

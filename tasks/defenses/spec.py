@@ -21,7 +21,10 @@ class Strength(Spec):
     knob: ClassVar[str] = ""
     """The setting that a curve walks along."""
     curve: ClassVar[tuple[float, ...]] = ()
-    """Its values for a comparison, the default one first."""
+    """Its values for a comparison, the default one first.
+
+    They reach from where accuracy is whole to where it is lost: `benchmarks/strengths.py`.
+    """
     one_process: ClassVar[str] = ""
     """Why several training processes are refused; "" where they are not."""
 
@@ -92,7 +95,7 @@ class MidSpec(Strength):
     )
 
     knob = "beta"
-    curve = (0.003, 0.03, 0.1, 0.3)
+    curve = (0.003, 0.03, 0.1, 0.01, 0.3)
 
 
 class BidoSpec(Strength):
@@ -111,7 +114,7 @@ class BidoSpec(Strength):
     )
 
     knob = "scale"
-    curve = (1.0, 3.0, 10.0, 0.3)
+    curve = (1.0, 3.0, 10.0, 30.0, 0.3)
 
 
 class NegLsSpec(Strength):
@@ -123,7 +126,7 @@ class NegLsSpec(Strength):
     full: float = Field(0.75, ge=0, le=1, description="Share of the epochs after which it is full.")
 
     knob = "alpha"
-    curve = (-0.05, -0.15, -0.3, -0.02)
+    curve = (-0.05, -0.15, -0.3, -1.0, -2.0)
 
     @model_validator(mode="after")
     def _grows(self) -> Self:
@@ -189,7 +192,7 @@ class TrapMidSpec(Strength):
     )
 
     knob = "weight"
-    curve = (0.2, 0.5, 0.8, 0.1)
+    curve = (0.2, 0.5, 0.1, 0.03, 0.01)
     one_process = "its triggers are learnt in one process"
 
 

@@ -90,7 +90,7 @@ def test_the_curves_are_drawn_beside_the_table(compared: Compared) -> None:
 
 def test_no_two_rows_look_alike() -> None:
     names = list(dict.fromkeys(point.row for point in compared_points(ExperimentSpec())))
-    assert len(set(styles_of(names).values())) == len(names) == 17
+    assert len(set(styles_of(names).values())) == len(names) == 18
 
 
 def test_side_effects_are_measured_for_every_defence(compared: Compared) -> None:
@@ -155,6 +155,18 @@ def test_a_row_is_a_curve_and_the_control_comes_first() -> None:
     rolss = RolssSpec()
     assert all(row.defense != rolss for row in default_rows(TrainingSpec(architecture="small-vgg")))
     assert {"transfer frozen=1", "memguard", "purification"} < set(titles)
+
+
+def test_every_point_of_a_curve_is_tried_by_default() -> None:
+    points = compared_points(ExperimentSpec())
+    for row in default_rows(TrainingSpec()):
+        curve = row.defense.curve if row.strengths is None else row.strengths
+        found = [point.training.defense for point in points if point.row == row.name]
+        if curve and not row.dcd and "without noise" not in row.name:
+            assert [getattr(one, row.defense.knob) for one in found] == list(curve)
+            assert len({type(one) for one in found}) == 1
+    coco = [point.training.defense for point in points if point.row == "bido with coco"]
+    assert {getattr(one, "measure", None) for one in coco} == {"coco"}
 
 
 def test_a_network_cannot_learn_public_people_whom_nobody_names() -> None:
