@@ -116,6 +116,26 @@ def still_to_train(
     return [(r, t) for r in given for t in trainers if trainer_key(r.trial_id, t) not in kept]
 
 
+def require_kept(run: Path, trials: Sequence[TrialRecord]) -> None:
+    """Check that what other trainers need of each trial is still there.
+
+    Args:
+        run: folder of the run.
+        trials: whose data are to be given away.
+
+    Raises:
+        StoreError: a model or a recipe is gone.
+    """
+    for record in trials:
+        for name in ("checkpoint/meta.json", "recipe.parquet"):
+            if not (run / "trials" / record.trial_id / name).is_file():
+                raise StoreError(
+                    f"trial {record.index} has no {name} any more, which other trainers need; "
+                    "`dcdctl clean --keep-records` takes such files: name a trial that has them, "
+                    "or repeat the run with --fresh"
+                )
+
+
 def trainer_key(trial_id: str, trainer: AnyTrainer) -> str:
     """Return the identity of one measurement."""
     return fingerprint([trial_id, trainer])

@@ -9,7 +9,13 @@ from pydantic import Field, TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.trainers import TrainedBy, measure_trainers, read_trainers, still_to_train
+from orchestrator.trainers import (
+    TrainedBy,
+    measure_trainers,
+    read_trainers,
+    require_kept,
+    still_to_train,
+)
 from tasks.errors import SpecError, StoreError
 from tasks.pipelines.spec import AnyTrainer, TrainerSpec
 from tasks.spec import Spec
@@ -99,7 +105,7 @@ def run_trainers(
         trial: whose data; None is the recommended one's, or the nearest.
 
     Raises:
-        StoreError: the folder holds no run, or no trial to give away.
+        StoreError: the folder holds no run, or no trial to give away, or its files are gone.
         SpecError: there is no such trial, or it failed.
     """
     import ray
@@ -132,6 +138,7 @@ def run_trainers(
     wanted = tuple(trainers) or found.spec.hostile_trainers or all_trainers()
     spec = found.spec.model_copy(update={"storage": str(run.absolute().parents[1])})
     waiting = still_to_train(spec, found.records, run, wanted, control, trial)
+    require_kept(run, [record for record, _ in waiting])
     if waiting:
         store, display = Store(spec.storage), Display(console)
         with store.locked(), embedded_ray(spec.compute.cpus), display.live():

@@ -91,6 +91,20 @@ def test_the_command_measures_what_is_missing_and_the_control_where_asked(swept:
     assert len(json.loads(found.stdout)["measured"]) == 4
 
 
+def test_a_trial_whose_files_were_cleaned_away_is_named_before_anything_starts(
+    swept: Swept,
+) -> None:
+    run = Path(swept[1].run_dir)
+    plan = next(run.glob(f"trials/{read_trainers(run)[-1].trial_id}/recipe.parquet"))
+    kept = plan.rename(plan.with_suffix(".kept"))
+    try:
+        assert run_trainers(run, parse_trainers(["class-balance"]), QUIET).measured
+        with pytest.raises(StoreError, match=r"trial 1 has no recipe\.parquet any more"):
+            run_trainers(run, parse_trainers(["jpeg"]), QUIET)
+    finally:
+        kept.rename(plan)
+
+
 def test_a_list_of_trainers_is_no_part_of_a_runs_identity() -> None:
     other = load_spec(None, ["hostile_trainers=[jpeg, {name: mixup, alpha: 1}]"])
     assert other.run_fingerprint == ExperimentSpec().run_fingerprint
