@@ -11,24 +11,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
-import torch
-
-from augment.plan import make_plan
-from augment.spec import DcdSpec
-from benchmarks.drawn import drawn_world
-from benchmarks.timing import circumstances
-from orchestrator.config import load_spec
-from orchestrator.trial import World, accuracy_of, fit_here
-from tasks.defenses.spec import DpSgdSpec
+from benchmarks.drawn import print_known
 
 SCHEDULES: tuple[dict[str, Any], ...] = (
     {},
@@ -68,29 +57,11 @@ def main() -> None:
     parser.add_argument("--only", type=int, nargs="+", default=list(every), choices=every)
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
-    print(circumstances())
-    print("| seed | schedule | known | s |\n|---|---|---|---|")
-    with ProcessPoolExecutor(args.processes, get_context("spawn")) as pool:
-        for seed in args.seeds:
-            world = drawn_world(seed)
-            chosen = [SCHEDULES[i] for i in args.only]
-            asked = [pool.submit(learn, world, schedule, args.epsilon) for schedule in chosen]
-            for i, schedule, one in zip(args.only, chosen, asked, strict=True):
-                known, seconds = one.result()
-                said = ", ".join(f"{k} {v}" for k, v in schedule.items()) or "the other rows'"
-                print(f"| {seed} | {i}: {said} | {known} | {seconds:.0f} |", flush=True)
-
-
-def learn(world: World, schedule: dict[str, Any], epsilon: float) -> tuple[str, float]:
-    """Return how many test images one schedule's network knows, and seconds of one core."""
-    torch.set_num_threads(1)
-    started = time.process_time()
-    defense = DpSgdSpec(epsilon=epsilon, **schedule)
-    training = load_spec(None, []).training.model_copy(update={"defense": defense})
-    plan = make_plan(world.rows, (), world.num_classes, DcdSpec(), world.seed)
-    checkpoint = fit_here(world.images, plan, world.num_classes, training, world.seed)
-    seconds = time.process_time() - started
-    return str(accuracy_of(checkpoint.classifier(), world).overall), seconds
+    asked = {}
+    for i in args.only:
+        said = ", ".join(f"{k} {v}" for k, v in SCHEDULES[i].items()) or "the other rows'"
+        asked[f"{i}: {said}"] = {"name": "dp-sgd", "epsilon": args.epsilon, **SCHEDULES[i]}
+    print_known(args.seeds, asked, args.processes)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ class Strength(Spec):
     curve: ClassVar[tuple[float, ...]] = ()
     """Its values for a comparison, the default one first.
 
-    They reach from where accuracy is whole to where it is lost: `benchmarks/strengths.py`.
+    They reach to where accuracy is lost, where there is such a point: `benchmarks/strengths.py`.
     """
     one_process: ClassVar[str] = ""
     """Why several training processes are refused; "" where they are not."""
